@@ -1,0 +1,387 @@
+//! The memory of a shard: one arena, cut into aligned power-of-two chunks that the kernel may write from
+//! and read into.
+//!
+//! A [`Chunk`] has one owner, who appends; a [`Slice`] is a counted, immutable view of bytes appended
+//! before. A chunk's memory returns to the arena when the chunk and all its slices are gone, so a
+//! slice inside an operation keeps the memory alive until the operation's completion. Neither can
+//! leave its thread, and neither allocates.
+//!
+//! # Invariants
+//! - Bytes below a chunk's length never change while a slice exists; bytes from its length on are only
+//!   written through the one `Chunk`.
+//! - Every block given out by the allocator has a reference count above zero, kept at its first page.
+
+use std::alloc::{Layout, alloc, dealloc, handle_alloc_error};
+use std::cell::{Cell, RefCell};
+use std::fmt;
+use std::ops::{Deref, Range};
+use std::ptr::NonNull;
+use std::rc::Rc;
+
+mod buddy;
+
+use buddy::{Buddy, ORDER_MAX, Zone};
+
+/// Alignment and smallest size of a chunk, in bytes.
+pub const PAGE_BYTES: usize = 4096;
+
+/// Largest chunk, in bytes: the largest single write or read.
+pub const CHUNK_BYTES_MAX: usize = PAGE_BYTES << ORDER_MAX;
+
+/// Chunks from this size on prefer memory that is registered with the kernel.
+const REGISTERED_FROM_BYTES: usize = 64 * 1024;
+
+/// Alignment of the arena: one huge page.
+const HUGE_PAGE_BYTES: usize = 2 * 1024 * 1024;
+
+struct Memory {
+    base: NonNull<u8>,
+    layout: Layout,
+    buddy: RefCell<Buddy>,
+    /// Handles to the block that begins at a page.
+    refs: Box<[Cell<u32>]>,
+}
+
+impl Memory {
+    fn at(&self, page: u32, start: u32) -> NonNull<u8> {
+        let offset = page as usize * PAGE_BYTES + start as usize;
+        assert!(offset <= self.layout.size(), "inside the arena");
+        // SAFETY: `offset` is at most the length of the one allocation that `base` begins.
+        unsafe { self.base.add(offset) }
+    }
+
+    fn retain(&self, page: u32) {
+        let refs = &self.refs[page as usize];
+        refs.set(refs.get() + 1);
+    }
+
+    fn release(&self, page: u32, order: u8) {
+        let refs = &self.refs[page as usize];
+        refs.set(refs.get() - 1);
+        if refs.get() == 0 {
+            self.buddy.borrow_mut().give(page, order);
+        }
+    }
+}
+
+impl Drop for Memory {
+    fn drop(&mut self) {
+        // SAFETY: `base` came from `alloc` with this layout; no chunk or slice is left, each holds an
+        // `Rc` to this.
+        unsafe { dealloc(self.base.as_ptr(), self.layout) }
+    }
+}
+
+/// A fixed amount of memory, given out as chunks.
+#[derive(Clone)]
+pub struct Arena(Rc<Memory>);
+
+impl Arena {
+    /// Reserves `bytes`, rounded up to a whole largest chunk. Pages are touched only when used.
+    #[must_use]
+    pub fn new(bytes: usize) -> Self {
+        let bytes = bytes.max(1).next_multiple_of(CHUNK_BYTES_MAX);
+        let layout = Layout::from_size_align(bytes, HUGE_PAGE_BYTES).expect("a sane size");
+        // SAFETY: the size is not zero.
+        let base = unsafe { alloc(layout) };
+        let Some(base) = NonNull::new(base) else { handle_alloc_error(layout) };
+        #[cfg(not(miri))]
+        // SAFETY: the range is the allocation just made; both advices leave its content alone.
+        unsafe {
+            libc::madvise(base.as_ptr().cast(), bytes, libc::MADV_HUGEPAGE);
+        }
+        let pages = (bytes / PAGE_BYTES) as u32;
+        Self(Rc::new(Memory {
+            base,
+            layout,
+            buddy: RefCell::new(Buddy::new(pages, 0)),
+            refs: (0..pages).map(|_| Cell::new(0)).collect(),
+        }))
+    }
+
+    /// All bytes.
+    #[must_use]
+    pub fn bytes(&self) -> usize {
+        self.0.layout.size()
+    }
+
+    /// Bytes not given out.
+    #[must_use]
+    pub fn free_bytes(&self) -> usize {
+        self.0.buddy.borrow().free_pages() as usize * PAGE_BYTES
+    }
+
+    /// Where the arena's memory begins, for registration with the kernel.
+    #[must_use]
+    pub fn base(&self) -> *mut u8 {
+        self.0.base.as_ptr()
+    }
+
+    /// Says that the first `bytes` are registered with the kernel: large chunks prefer them, small ones avoid
+    /// them.
+    ///
+    /// # Panics
+    /// If a chunk is given out already.
+    pub fn set_registered(&self, bytes: usize) {
+        assert_eq!(self.free_bytes(), self.bytes(), "before the first chunk");
+        let boundary = bytes / CHUNK_BYTES_MAX * CHUNK_BYTES_MAX / PAGE_BYTES;
+        let pages = (self.bytes() / PAGE_BYTES) as u32;
+        *self.0.buddy.borrow_mut() = Buddy::new(pages, boundary as u32);
+    }
+
+    /// An empty chunk of at least `bytes`, or `None` if the arena has no such block free.
+    ///
+    /// # Panics
+    /// If `bytes` is above [`CHUNK_BYTES_MAX`].
+    #[must_use]
+    pub fn chunk(&self, bytes: usize) -> Option<Chunk> {
+        assert!(bytes <= CHUNK_BYTES_MAX, "no chunk is that large");
+        let pages = bytes.div_ceil(PAGE_BYTES).max(1).next_power_of_two();
+        let order = pages.trailing_zeros() as u8;
+        let zone = if bytes >= REGISTERED_FROM_BYTES { Zone::Registered } else { Zone::Plain };
+        let page = self.0.buddy.borrow_mut().take(order, zone)?;
+        assert_eq!(self.0.refs[page as usize].get(), 0, "a free block has no handle");
+        self.0.retain(page);
+        Some(Chunk { memory: self.0.clone(), page, order, len: 0 })
+    }
+}
+
+impl fmt::Debug for Arena {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "Arena({} of {} bytes free)", self.free_bytes(), self.bytes())
+    }
+}
+
+/// A block of the arena with one owner, filled from its beginning.
+pub struct Chunk {
+    memory: Rc<Memory>,
+    page: u32,
+    order: u8,
+    len: u32,
+}
+
+impl Chunk {
+    /// The most bytes it holds.
+    #[must_use]
+    pub fn capacity(&self) -> usize {
+        PAGE_BYTES << self.order
+    }
+
+    /// Bytes that can still be appended.
+    #[must_use]
+    pub fn spare(&self) -> usize {
+        self.capacity() - self.len as usize
+    }
+
+    /// Appends `bytes`.
+    ///
+    /// # Panics
+    /// If they are more than [`Chunk::spare`].
+    pub fn append(&mut self, bytes: &[u8]) {
+        assert!(bytes.len() <= self.spare(), "the caller asked for room");
+        let to = self.memory.at(self.page, self.len);
+        // SAFETY: the room lies inside this chunk's block, from its length on, which no slice covers and
+        // no one else writes; `bytes` is other memory, since all views of the arena are below lengths.
+        unsafe { to.as_ptr().copy_from_nonoverlapping(bytes.as_ptr(), bytes.len()) }
+        self.len += bytes.len() as u32;
+    }
+
+    /// Appends `count` zeros.
+    ///
+    /// # Panics
+    /// If they are more than [`Chunk::spare`].
+    pub fn append_zeros(&mut self, count: usize) {
+        assert!(count <= self.spare(), "the caller asked for room");
+        let to = self.memory.at(self.page, self.len);
+        // SAFETY: as in `append`.
+        unsafe { to.as_ptr().write_bytes(0, count) }
+        self.len += count as u32;
+    }
+
+    /// A view of `range`, which keeps the block alive.
+    ///
+    /// # Panics
+    /// If the range reaches past the chunk's length.
+    #[must_use]
+    pub fn slice(&self, range: Range<usize>) -> Slice {
+        assert!(range.start <= range.end, "a range runs forward");
+        assert!(range.end <= self.len as usize, "only what was appended");
+        self.memory.retain(self.page);
+        Slice {
+            memory: self.memory.clone(),
+            page: self.page,
+            order: self.order,
+            start: range.start as u32,
+            len: (range.end - range.start) as u32,
+        }
+    }
+
+    /// Changes bytes in place, from `at` on.
+    ///
+    /// # Panics
+    /// If a slice exists, or the range reaches past the chunk's length.
+    pub fn overwrite(&mut self, at: usize, bytes: &[u8]) {
+        assert_eq!(self.refs(), 1, "no slice sees bytes change");
+        assert!(at + bytes.len() <= self.len as usize, "only what was appended");
+        let to = self.memory.at(self.page, at as u32);
+        // SAFETY: inside this chunk's initialised bytes, which nobody else sees (asserted above).
+        unsafe { to.as_ptr().copy_from_nonoverlapping(bytes.as_ptr(), bytes.len()) }
+    }
+
+    /// Empties the chunk.
+    ///
+    /// # Panics
+    /// If a slice exists.
+    pub fn clear(&mut self) {
+        assert_eq!(self.refs(), 1, "no slice sees bytes change");
+        self.len = 0;
+    }
+
+    /// Where a ring reads to: the whole block.
+    pub(crate) fn fill_ptr(&mut self) -> *mut u8 {
+        assert_eq!(self.refs(), 1, "no slice sees bytes change");
+        self.memory.at(self.page, 0).as_ptr()
+    }
+
+    /// Says that a ring has read `len` bytes to [`Chunk::fill_ptr`].
+    ///
+    /// # Safety
+    /// The first `len` bytes of the block are initialised.
+    pub(crate) unsafe fn filled(&mut self, len: usize) {
+        assert!(len <= self.capacity(), "inside the block");
+        self.len = len as u32;
+    }
+
+    fn refs(&self) -> u32 {
+        self.memory.refs[self.page as usize].get()
+    }
+}
+
+impl Deref for Chunk {
+    type Target = [u8];
+
+    fn deref(&self) -> &[u8] {
+        // SAFETY: the first `len` bytes are initialised and change only through `&mut self`.
+        unsafe {
+            std::slice::from_raw_parts(
+                self.memory.at(self.page, 0).as_ptr().cast_const(),
+                self.len as usize,
+            )
+        }
+    }
+}
+
+impl Drop for Chunk {
+    fn drop(&mut self) {
+        self.memory.release(self.page, self.order);
+    }
+}
+
+impl fmt::Debug for Chunk {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "Chunk({} of {} bytes)", self.len, self.capacity())
+    }
+}
+
+/// A counted view of bytes in a chunk. The bytes never change while it lives.
+pub struct Slice {
+    memory: Rc<Memory>,
+    page: u32,
+    order: u8,
+    start: u32,
+    len: u32,
+}
+
+impl Slice {
+    /// A view of a part of this view.
+    ///
+    /// # Panics
+    /// If the range reaches past the view's length.
+    #[must_use]
+    pub fn slice(&self, range: Range<usize>) -> Slice {
+        assert!(range.start <= range.end, "a range runs forward");
+        assert!(range.end <= self.len as usize, "inside this view");
+        let mut slice = self.clone();
+        slice.start += range.start as u32;
+        slice.len = (range.end - range.start) as u32;
+        slice
+    }
+}
+
+impl Deref for Slice {
+    type Target = [u8];
+
+    fn deref(&self) -> &[u8] {
+        // SAFETY: a slice covers initialised bytes below its chunk's length; they do not change while a
+        // slice exists (`overwrite`, `clear` and `fill_ptr` assert that there is none).
+        unsafe {
+            std::slice::from_raw_parts(
+                self.memory.at(self.page, self.start).as_ptr().cast_const(),
+                self.len as usize,
+            )
+        }
+    }
+}
+
+impl Clone for Slice {
+    fn clone(&self) -> Self {
+        self.memory.retain(self.page);
+        Self { memory: self.memory.clone(), ..*self }
+    }
+}
+
+impl Drop for Slice {
+    fn drop(&mut self) {
+        self.memory.release(self.page, self.order);
+    }
+}
+
+impl fmt::Debug for Slice {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "Slice({} bytes)", self.len)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_slice_keeps_its_block_alive_and_unchanged() {
+        let arena = Arena::new(CHUNK_BYTES_MAX);
+        let free = arena.free_bytes();
+        let mut chunk = arena.chunk(8000).expect("room");
+        assert_eq!(chunk.capacity(), 8192);
+        chunk.append(b"abcdef");
+        let view = chunk.slice(1..4);
+        let part = view.slice(1..3);
+        chunk.append(b"gh");
+        drop(chunk);
+        drop(view.clone());
+        assert_eq!(&*view, b"bcd");
+        drop(view);
+        assert_eq!(&*part, b"cd");
+        assert!(arena.free_bytes() < free);
+        drop(part);
+        assert_eq!(arena.free_bytes(), free);
+    }
+
+    #[test]
+    #[should_panic(expected = "no slice sees bytes change")]
+    fn bytes_under_a_slice_cannot_be_changed() {
+        let arena = Arena::new(CHUNK_BYTES_MAX);
+        let mut chunk = arena.chunk(1).expect("room");
+        chunk.append(b"abc");
+        let _view = chunk.slice(0..1);
+        chunk.overwrite(0, b"x");
+    }
+
+    #[test]
+    fn an_exhausted_arena_says_so() {
+        let arena = Arena::new(2 * CHUNK_BYTES_MAX);
+        let chunks: Vec<_> = (0..2).map(|_| arena.chunk(CHUNK_BYTES_MAX).expect("room")).collect();
+        assert!(arena.chunk(1).is_none());
+        drop(chunks);
+        assert!(arena.chunk(CHUNK_BYTES_MAX).is_some());
+    }
+}
