@@ -9,6 +9,9 @@ use std::time::Duration;
 use crate::buffers::Arena;
 use crate::command::{Completion, Op};
 
+#[doc(hidden)]
+pub mod sim;
+
 /// How long [`Ring::enter`] may sleep.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Wait {
