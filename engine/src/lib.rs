@@ -1,5 +1,6 @@
 //! skeleton
 pub mod buffers;
 pub mod command;
+pub mod limits;
 pub mod ring;
 pub mod types;
