@@ -5,6 +5,11 @@
 //! `Result` or an `Option`, none panics, and none allocates by a number it read.
 
 pub mod batch_header;
+pub mod checkpoint;
 pub mod crc;
+pub mod fixed;
+pub mod index;
+pub mod meta;
 pub mod record;
+pub mod seal;
 pub mod varint;
