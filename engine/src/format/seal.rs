@@ -1,0 +1,163 @@
+//! `<base>.seal`: what a sealed segment was when it was sealed, so that a truncated, rolled-back or
+//! misplaced file is noticed. Ringmain's own format, 64 bytes, big-endian:
+//!
+//! | at | field |
+//! |---|---|
+//! | 0 | magic `RINGSEAL` |
+//! | 8 | version u32 = 1 |
+//! | 12 | the partition's incarnation u64 |
+//! | 20 | base offset i64 |
+//! | 28 | next offset i64 |
+//! | 36 | length of the `.log` u64, in bytes |
+//! | 44 | CRC-32C of the whole `.log` u32 |
+//! | 48 | zeros |
+//! | 60 | CRC-32C of the 60 bytes before u32 |
+
+use super::fixed::{FIELDS_AT, FixedError, Reader, Writer};
+use crate::types::{Incarnation, Offset, Pos};
+
+/// Length of a seal, in bytes.
+pub const SEAL_BYTES: usize = 64;
+
+const MAGIC: [u8; 8] = *b"RINGSEAL";
+const VERSION: u32 = 1;
+
+const _: () = assert!(FIELDS_AT + 8 + 8 + 8 + 8 + 4 <= SEAL_BYTES - 4);
+
+/// A sealed segment's description.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Seal {
+    /// The life of the partition that the segment belongs to.
+    pub incarnation: Incarnation,
+    /// The segment's first offset, as in its name.
+    pub base_offset: Offset,
+    /// One past the segment's last offset.
+    pub next_offset: Offset,
+    /// Length of the `.log` file.
+    pub length: Pos,
+    /// CRC-32C of the whole `.log` file.
+    pub crc: u32,
+}
+
+impl Seal {
+    /// The seal as it stands in its file.
+    ///
+    /// # Panics
+    /// If the offsets do not run forward.
+    #[must_use]
+    pub fn encode(&self) -> [u8; SEAL_BYTES] {
+        assert!(self.base_offset <= self.next_offset, "offsets run forward");
+        Writer::new(MAGIC, VERSION)
+            .put(self.incarnation.0.to_be_bytes())
+            .put(self.base_offset.get().to_be_bytes())
+            .put(self.next_offset.get().to_be_bytes())
+            .put(self.length.get().to_be_bytes())
+            .put(self.crc.to_be_bytes())
+            .finish()
+    }
+
+    /// Reads a whole seal file.
+    ///
+    /// # Errors
+    /// [`FixedError`].
+    pub fn decode(bytes: &[u8]) -> Result<Self, FixedError> {
+        let mut reader = Reader::<SEAL_BYTES>::new(bytes, MAGIC, VERSION)?;
+        let incarnation = Incarnation(u64::from_be_bytes(reader.take()));
+        let base_offset = i64::from_be_bytes(reader.take());
+        let next_offset = i64::from_be_bytes(reader.take());
+        let length = u64::from_be_bytes(reader.take());
+        let crc = u32::from_be_bytes(reader.take());
+        reader.finish()?;
+        if base_offset < 0 {
+            return Err(FixedError::Field("base offset"));
+        }
+        if next_offset < base_offset {
+            return Err(FixedError::Field("next offset"));
+        }
+        if length > i32::MAX as u64 {
+            return Err(FixedError::Field("length"));
+        }
+        Ok(Self {
+            incarnation,
+            base_offset: Offset::new(base_offset),
+            next_offset: Offset::new(next_offset),
+            length: Pos::new(length),
+            crc,
+        })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::format::crc::crc32c;
+
+    const GOLDEN: [u8; SEAL_BYTES] = [
+        b'R', b'I', b'N', b'G', b'S', b'E', b'A', b'L', 0, 0, 0, 1, //
+        0x01, 0x23, 0x45, 0x67, 0x89, 0xab, 0xcd, 0xef, // incarnation
+        0, 0, 0, 0, 0, 0, 0x03, 0xe8, 0, 0, 0, 0, 0, 0, 0x05, 0xdc, // offsets
+        0, 0, 0, 0, 0, 1, 0, 0, 0xe3, 0x06, 0x92, 0x83, // length, crc
+        0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0x6c, 0x96, 0x43, 0x1c,
+    ];
+
+    fn seal() -> Seal {
+        Seal {
+            incarnation: Incarnation(0x0123_4567_89ab_cdef),
+            base_offset: Offset::new(1000),
+            next_offset: Offset::new(1500),
+            length: Pos::new(65_536),
+            crc: 0xe306_9283,
+        }
+    }
+
+    fn signed_again(mut bytes: [u8; SEAL_BYTES]) -> [u8; SEAL_BYTES] {
+        let crc = crc32c(&bytes[..60]);
+        bytes[60..].copy_from_slice(&crc.to_be_bytes());
+        bytes
+    }
+
+    #[test]
+    fn bytes_are_pinned() {
+        assert_eq!(seal().encode(), GOLDEN);
+        assert_eq!(Seal::decode(&GOLDEN), Ok(seal()));
+    }
+
+    #[test]
+    fn every_flipped_bit_and_every_other_length_is_noticed() {
+        for bit in 0..SEAL_BYTES * 8 {
+            let mut bytes = GOLDEN;
+            bytes[bit / 8] ^= 1 << (bit % 8);
+            let error = Seal::decode(&bytes).unwrap_err();
+            let damaged = matches!(error, FixedError::Crc { .. } | FixedError::Magic);
+            assert!(damaged, "bit {bit}: {error}, damage and nothing else");
+        }
+        for len in 0..SEAL_BYTES {
+            let short = Seal::decode(&GOLDEN[..len]);
+            assert_eq!(short, Err(FixedError::Length { found: len, expected: SEAL_BYTES }));
+        }
+        assert!(Seal::decode(&[0; SEAL_BYTES + 1]).is_err());
+    }
+
+    #[test]
+    fn a_whole_seal_with_impossible_fields_is_refused() {
+        for (at, byte, field) in [
+            (20, 0x80, "base offset"),
+            (28, 0x80, "next offset"),
+            (36, 0x01, "length"),
+            (50, 0x01, "reserved"),
+            (11, 0x00, "version"),
+        ] {
+            let mut bytes = GOLDEN;
+            bytes[at] = byte;
+            assert_eq!(Seal::decode(&signed_again(bytes)), Err(FixedError::Field(field)));
+        }
+    }
+
+    #[test]
+    fn a_newer_version_has_its_own_error() {
+        let mut bytes = GOLDEN;
+        bytes[11] = 2;
+        let newer = FixedError::NewerVersion { found: 2, known: 1 };
+        assert_eq!(Seal::decode(&signed_again(bytes)), Err(newer));
+    }
+}
