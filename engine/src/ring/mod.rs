@@ -3,6 +3,9 @@
 //! Three implementations: [`uring`] (the product), [`sync`] (threads with plain system calls: the loud
 //! fallback where io_uring is forbidden) and `sim` (a simulated disk, for tests).
 
+pub mod probe;
+pub mod uring;
+
 use std::io;
 use std::time::Duration;
 
