@@ -3,8 +3,16 @@
 //! Three implementations: [`uring`] (the product), [`sync`] (threads with plain system calls: the loud
 //! fallback where io_uring is forbidden) and `sim` (a simulated disk, for tests).
 
+mod call;
+mod files;
+mod inflight;
+mod namespace;
 pub mod probe;
+mod slots;
+pub mod sync;
+mod task;
 pub mod uring;
+mod wake;
 
 use std::io;
 use std::time::Duration;
