@@ -4,11 +4,14 @@
 //! fallback where io_uring is forbidden) and `sim` (a simulated disk, for tests).
 
 mod call;
+mod enter;
 mod files;
 mod inflight;
 mod namespace;
 pub mod probe;
+pub mod setup;
 mod slots;
+mod sqe;
 pub mod sync;
 mod task;
 pub mod uring;
