@@ -3,6 +3,7 @@
 //! Three implementations: [`uring`] (the product), [`sync`] (threads with plain system calls: the loud
 //! fallback where io_uring is forbidden) and `sim` (a simulated disk, for tests).
 
+pub mod backend;
 mod call;
 mod enter;
 mod files;
