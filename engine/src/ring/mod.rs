@@ -15,6 +15,8 @@ mod slots;
 mod sqe;
 pub mod sync;
 mod task;
+#[cfg(test)]
+mod tests;
 pub mod uring;
 mod wake;
 
