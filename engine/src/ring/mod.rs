@@ -3,6 +3,23 @@
 //! Three implementations: [`uring`] (the product), [`sync`] (threads with plain system calls: the loud
 //! fallback where io_uring is forbidden) and `sim` (a simulated disk, for tests).
 
+pub mod backend;
+mod call;
+mod enter;
+mod files;
+mod inflight;
+mod namespace;
+pub mod probe;
+pub mod setup;
+mod slots;
+mod sqe;
+pub mod sync;
+mod task;
+#[cfg(test)]
+mod tests;
+pub mod uring;
+mod wake;
+
 use std::io;
 use std::time::Duration;
 
