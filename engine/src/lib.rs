@@ -1,9 +1,22 @@
-//! skeleton
+//! A durable partitioned commit log.
+pub mod batch;
 pub mod buffers;
 pub mod clock;
 pub mod command;
+mod config;
+pub mod error;
+mod files;
 pub mod format;
+mod frontier;
+mod index;
+mod journal;
 pub mod limits;
+mod local;
+mod log;
+mod recovery;
 pub mod ring;
+mod segment;
 mod shard;
+mod stats;
 pub mod types;
+mod window;

@@ -28,3 +28,84 @@ const _: () = {
     assert!(DECOMPRESSED_BYTES_MAX >= BATCH_BYTES_MAX, "whatever is accepted can be read back");
     assert!(1 << ZSTD_WINDOW_LOG_MAX <= DECOMPRESSED_BYTES_MAX);
 };
+
+// The shard.
+
+/// Appends in flight per shard, from the client's call to its ack.
+pub const REQUESTS_MAX: usize = 16_384;
+
+/// Segment writes in flight per shard.
+pub const WRITES_IN_FLIGHT_MAX: usize = 128;
+
+/// Entries in one journal group.
+pub const GROUP_ENTRIES_MAX: usize = 4096;
+
+/// Bytes from which a second journal group goes out while one is in flight: below, gathering on is better
+/// than another flush.
+pub const SECOND_GROUP_BYTES: u64 = 64 * 1024;
+
+/// Bytes of one partition from which a second durable write goes out while one is in flight.
+pub const DIRECT_GATHER_BYTES: u64 = 256 * 1024;
+
+/// Journaled bytes of one partition from which they are written back without waiting for a checkpoint.
+pub const WRITE_BACK_BYTES: u64 = 512 * 1024;
+
+/// Largest copy that joins small chunks into one write.
+pub const COALESCED_BYTES_MAX: usize = 128 * 1024;
+
+/// Writes of a checkpoint in flight.
+pub const CHECKPOINT_WRITES_IN_FLIGHT: usize = 8;
+
+/// File flushes of a checkpoint in flight.
+pub const CHECKPOINT_SYNCS_IN_FLIGHT: usize = 16;
+
+/// Space that is readied at first, in bytes.
+pub const PREPARE_BYTES_MIN: u64 = 64 * 1024;
+
+/// Space that is readied at once at most, in bytes.
+pub const PREPARE_BYTES_MAX: u64 = 64 * 1024 * 1024;
+
+/// Writes of zeros in flight per segment that is being prepared.
+pub const PREZERO_WRITES_IN_FLIGHT: usize = 4;
+
+/// Time between two attempts to ready space on a full disk, in nanoseconds.
+pub const FULL_RETRY_NS: u64 = 200_000_000;
+
+/// Woken procedures polled in one turn.
+pub const EXECUTOR_BUDGET: usize = 256;
+
+/// Bytes between two noted batch boundaries of a segment.
+pub const MARK_BYTES: u64 = 1024 * 1024;
+
+/// Batches from this size on enter a segment's checksum by combination with their own, not byte by byte.
+pub const COMBINE_FROM_BYTES: usize = 4096;
+
+/// Bytes appended to a partition after which its recovery point is brought forward.
+pub const RECOVERY_STRIDE_BYTES: u64 = 32 * 1024 * 1024;
+
+/// Journal groups older than this are written back even if the journal has room, in nanoseconds.
+pub const CHECKPOINT_AGE_NS: u64 = 5_000_000_000;
+
+/// Least time between two checkpoints for want of memory, in nanoseconds.
+pub const PRESSURE_INTERVAL_NS: u64 = 5_000_000;
+
+/// Partitions recovered at once.
+pub const RECOVERIES_IN_FLIGHT: usize = 16;
+
+/// Reads in flight ahead of a scan, of one chunk each.
+pub const READ_AHEAD: usize = 4;
+
+/// Bytes that can lie behind a torn tail under `group`: the largest batch and all that can be in flight
+/// behind its beginning. A constant of the format: recovery takes more for corruption.
+pub const TORN_WINDOW_BYTES: u64 = (BATCH_BYTES_MAX + IN_FLIGHT_BYTES_MAX) as u64;
+
+/// Bytes of one partition that can be on their way to its segment at once.
+const IN_FLIGHT_BYTES_MAX: usize = WRITES_IN_FLIGHT_MAX * crate::buffers::CHUNK_BYTES_MAX;
+
+const _: () = {
+    assert!(SECOND_GROUP_BYTES <= crate::buffers::CHUNK_BYTES_MAX as u64);
+    assert!(DIRECT_GATHER_BYTES <= crate::buffers::CHUNK_BYTES_MAX as u64);
+    assert!(COALESCED_BYTES_MAX <= crate::buffers::CHUNK_BYTES_MAX);
+    assert!(GROUP_ENTRIES_MAX * 64 <= crate::buffers::CHUNK_BYTES_MAX);
+    assert!(PREPARE_BYTES_MIN <= PREPARE_BYTES_MAX);
+};

@@ -198,6 +198,22 @@ impl Chunk {
         self.len += count as u32;
     }
 
+    /// Appends a copy of the chunk's own bytes in `range`.
+    ///
+    /// # Panics
+    /// If the range reaches past the chunk's length, or there is no room.
+    pub fn append_within(&mut self, range: Range<usize>) {
+        assert!(range.start <= range.end, "a range runs forward");
+        assert!(range.end <= self.len as usize, "only what was appended");
+        assert!(range.len() <= self.spare(), "the caller asked for room");
+        let from = self.memory.at(self.page, range.start as u32);
+        let to = self.memory.at(self.page, self.len);
+        // SAFETY: both lie in this chunk's block; the source ends at the length at the latest, where the
+        // room, which nobody else sees, begins.
+        unsafe { to.as_ptr().copy_from_nonoverlapping(from.as_ptr(), range.len()) }
+        self.len += range.len() as u32;
+    }
+
     /// A view of `range`, which keeps the block alive.
     ///
     /// # Panics
@@ -233,8 +249,17 @@ impl Chunk {
     /// # Panics
     /// If a slice exists.
     pub fn clear(&mut self) {
+        self.truncate(0);
+    }
+
+    /// Takes back the bytes from `len` on.
+    ///
+    /// # Panics
+    /// If a slice exists, or the chunk is shorter.
+    pub fn truncate(&mut self, len: usize) {
         assert_eq!(self.refs(), 1, "no slice sees bytes change");
-        self.len = 0;
+        assert!(len <= self.len as usize, "only what was appended");
+        self.len = len as u32;
     }
 
     /// Where a ring reads to: the whole block.

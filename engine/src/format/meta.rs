@@ -6,7 +6,8 @@
 //! | 0 | magic `RINGMAIN` | magic `RINGPART` |
 //! | 8 | version u32 = 1 | version u32 = 1 |
 //! | 12 | block size u32, in bytes | incarnation u64 |
-//! | 16 / 20 | zeros | zeros |
+//! | 16 / 20 | zeros | relaxed u32: 1 if appends may be acknowledged before a flush |
+//! | 24 | zeros | zeros |
 //! | 28 | CRC-32C of the 28 bytes before u32 | CRC-32C of the 28 bytes before u32 |
 
 use super::fixed::{FixedError, Reader, Writer};
@@ -71,6 +72,9 @@ impl DirectoryMeta {
 pub struct PartitionMeta {
     /// Drawn at random when the directory was made.
     pub incarnation: Incarnation,
+    /// Whether appends since the recovery point may have been acknowledged before they were flushed (policies
+    /// `os` and `interval`): recovery then takes any damage at the end for a torn tail.
+    pub relaxed: bool,
 }
 
 impl PartitionMeta {
@@ -79,7 +83,10 @@ impl PartitionMeta {
     /// The file's bytes.
     #[must_use]
     pub fn encode(&self) -> [u8; META_BYTES] {
-        Writer::new(Self::MAGIC, VERSION).put(self.incarnation.0.to_be_bytes()).finish()
+        Writer::new(Self::MAGIC, VERSION)
+            .put(self.incarnation.0.to_be_bytes())
+            .put(u32::from(self.relaxed).to_be_bytes())
+            .finish()
     }
 
     /// Reads the whole file.
@@ -89,8 +96,51 @@ impl PartitionMeta {
     pub fn decode(bytes: &[u8]) -> Result<Self, FixedError> {
         let mut reader = Reader::<META_BYTES>::new(bytes, Self::MAGIC, VERSION)?;
         let incarnation = Incarnation(u64::from_be_bytes(reader.take()));
+        let relaxed = u32::from_be_bytes(reader.take());
         reader.finish()?;
-        Ok(Self { incarnation })
+        if relaxed > 1 {
+            return Err(FixedError::Field("relaxed"));
+        }
+        Ok(Self { incarnation, relaxed: relaxed == 1 })
+    }
+}
+
+/// `ringmain.journals`: the directory's own number, the epoch of its newest opening and how many journals that
+/// opening made. Same layout: magic `RINGJRNL`, directory u64 at 12, epoch u32 at 20, journals u32 at 24.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct JournalsMeta {
+    /// Drawn at random when the data directory was made.
+    pub directory: u64,
+    /// Counts openings.
+    pub epoch: u32,
+    /// Journals `journal-0` to `journal-<n - 1>` exist.
+    pub journals: u32,
+}
+
+impl JournalsMeta {
+    const MAGIC: [u8; 8] = *b"RINGJRNL";
+
+    /// The file's bytes.
+    #[must_use]
+    pub fn encode(&self) -> [u8; META_BYTES] {
+        Writer::new(Self::MAGIC, VERSION)
+            .put(self.directory.to_be_bytes())
+            .put(self.epoch.to_be_bytes())
+            .put(self.journals.to_be_bytes())
+            .finish()
+    }
+
+    /// Reads the whole file.
+    ///
+    /// # Errors
+    /// [`FixedError`].
+    pub fn decode(bytes: &[u8]) -> Result<Self, FixedError> {
+        let mut reader = Reader::<META_BYTES>::new(bytes, Self::MAGIC, VERSION)?;
+        let directory = u64::from_be_bytes(reader.take());
+        let epoch = u32::from_be_bytes(reader.take());
+        let journals = u32::from_be_bytes(reader.take());
+        reader.finish()?;
+        Ok(Self { directory, epoch, journals })
     }
 }
 
@@ -124,7 +174,7 @@ mod tests {
         let directory = DirectoryMeta::new(4096);
         assert_eq!(directory.encode(), DIRECTORY);
         assert_eq!(DirectoryMeta::decode(&DIRECTORY), Ok(directory));
-        let partition = PartitionMeta { incarnation: Incarnation(0x0123_4567_89ab_cdef) };
+        let partition = PartitionMeta { relaxed: false, incarnation: Incarnation(0x0123_4567_89ab_cdef) };
         assert_eq!(partition.encode(), PARTITION);
         assert_eq!(PartitionMeta::decode(&PARTITION), Ok(partition));
     }

@@ -10,6 +10,7 @@ pub mod crc;
 pub mod fixed;
 pub mod index;
 pub mod meta;
+pub mod names;
 pub mod record;
 pub mod seal;
 pub mod varint;

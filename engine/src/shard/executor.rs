@@ -16,11 +16,10 @@ use std::thread::{self, ThreadId};
 
 use crate::ring;
 
-pub(crate) mod local;
 #[cfg(test)]
 mod tests;
 
-use local::{Receiver, oneshot};
+use crate::local::{Receiver, oneshot};
 
 /// Tasks that were woken. What is queued twice is polled once.
 struct Ready {

@@ -1,4 +1,283 @@
-//! One thread's partitions, and what drives them.
+//! One core's event loop: inbox -> logs -> ring -> acks.
+//!
+//! A turn takes appends from the inbox, turns what the logs hold into writes, carries operations to the ring,
+//! and turns completions into acks. Cold procedures run on a local executor between turns. The shard's
+//! thread owns everything; nothing is locked after the inbox.
 
-#[cfg_attr(not(test), expect(dead_code, reason = "the shard that runs it is a change of its own"))]
-mod executor;
+use std::cell::RefCell;
+use std::io;
+use std::rc::Rc;
+use std::sync::Arc;
+use std::time::Duration;
+
+use crate::buffers::Arena;
+use crate::clock::Clock;
+use crate::command::{Completion, Op};
+use crate::error::{AppendError, Fault};
+use crate::limits::{EXECUTOR_BUDGET, WRITES_IN_FLIGHT_MAX};
+use crate::ring::{Ring, Wait};
+use crate::types::Durability;
+
+pub(crate) mod attach;
+pub(crate) mod checkpoint;
+pub(crate) mod disk;
+pub(crate) mod driver;
+pub(crate) mod executor;
+pub(crate) mod flush;
+pub(crate) mod inbox;
+pub(crate) mod points;
+pub(crate) mod prepare;
+pub(crate) mod read;
+pub(crate) mod seal;
+pub(crate) mod state;
+pub(crate) mod writes;
+
+use checkpoint::Extent;
+use disk::ShardDisk;
+use executor::{Executor, Spawner};
+use inbox::Inbox;
+use points::Points;
+use state::{Errand, Parts, State};
+use writes::Token;
+
+/// What a procedure works with. Cheap to clone; stays on the shard's thread.
+#[derive(Clone)]
+pub(crate) struct Context {
+    /// The shard's state; never borrowed across an `await`.
+    pub(crate) state: Rc<RefCell<State>>,
+    /// The way to the disk.
+    pub(crate) disk: ShardDisk,
+    /// Starts tasks and sleeps.
+    pub(crate) tasks: Spawner,
+    /// Recovery points of the data directory.
+    pub(crate) points: Arc<Points>,
+}
+
+impl Context {
+    /// The shard's memory.
+    pub(crate) fn arena(&self) -> Arena {
+        self.state.borrow().arena.clone()
+    }
+}
+
+/// A shard: one thread's loop over a ring.
+pub(crate) struct Shard<R: Ring, C: Clock> {
+    ring: R,
+    clock: C,
+    executor: Executor,
+    cx: Context,
+    inbox: Arc<Inbox<Context>>,
+    spin: Duration,
+}
+
+impl<R: Ring, C: Clock> Shard<R, C> {
+    /// A shard over a ring with which the arena is registered.
+    pub(crate) fn new(
+        ring: R,
+        clock: C,
+        executor: Executor,
+        disk: ShardDisk,
+        parts: Parts,
+        points: Arc<Points>,
+    ) -> Self {
+        let inbox = parts.inbox.clone();
+        let mut state = State::new(parts);
+        state.time = now(&clock);
+        let tasks = executor.spawner();
+        let cx = Context { state: Rc::new(RefCell::new(state)), disk, tasks, points };
+        Self { ring, clock, executor, cx, inbox, spin: Duration::ZERO }
+    }
+
+    /// Spins this long before it sleeps.
+    pub(crate) fn set_spin(&mut self, spin: Duration) {
+        self.spin = spin;
+    }
+
+    /// What procedures work with.
+    pub(crate) fn context(&self) -> Context {
+        self.cx.clone()
+    }
+
+    /// Starts a procedure.
+    pub(crate) fn spawn(&self, procedure: impl Future<Output = ()> + 'static) {
+        drop(self.executor.spawn(procedure));
+    }
+
+    /// The ring, for its statistics.
+    pub(crate) fn ring(&self) -> &R {
+        &self.ring
+    }
+
+    /// One turn. Sleeps at most as `wait` allows if there is nothing to do.
+    pub(crate) fn turn(&mut self, wait: Wait) -> io::Result<()> {
+        {
+            let mut state = self.cx.state.borrow_mut();
+            state.time = now(&self.clock);
+            state.take_requests();
+        }
+        for call in self.inbox.take_calls() {
+            drop(self.executor.spawn(call(self.cx.clone())));
+        }
+        self.executor.fire_timers(self.cx.state.borrow().time.ns);
+        self.executor.run_ready(EXECUTOR_BUDGET);
+        self.cx.state.borrow_mut().pump();
+        self.run_errands();
+        self.push();
+        let wait = self.allowed(wait);
+        self.ring.enter(wait)?;
+        self.reap();
+        Ok(())
+    }
+
+    /// Whether a turn would find nothing to do but to wait for the disk, a timer or a request.
+    fn is_idle(&self) -> bool {
+        let state = self.cx.state.borrow();
+        self.inbox.is_empty()
+            && !self.executor.has_ready()
+            && state.errands.is_empty()
+            && (state.ops.is_empty() && !self.cx.disk.has_queued() || self.is_full())
+    }
+
+    fn is_full(&self) -> bool {
+        self.ring.in_flight() >= self.ring.capacity()
+    }
+
+    fn allowed(&self, wait: Wait) -> Wait {
+        if wait == Wait::No || !self.is_idle() {
+            return Wait::No;
+        }
+        if !self.spin.is_zero() {
+            let start = self.clock.monotonic_ns();
+            while self.clock.monotonic_ns() - start < self.spin.as_nanos() as u64 {
+                if !self.inbox.is_empty() {
+                    return Wait::No;
+                }
+                std::hint::spin_loop();
+            }
+        }
+        let now = self.cx.state.borrow().time.ns;
+        let timer = self
+            .executor
+            .next_deadline()
+            .map(|deadline| Duration::from_nanos(deadline.saturating_sub(now)));
+        match (wait, timer) {
+            (Wait::AtMost(most), Some(timer)) => Wait::AtMost(most.min(timer)),
+            (Wait::Forever, Some(timer)) => Wait::AtMost(timer),
+            (wait, _) => wait,
+        }
+    }
+
+    fn push(&mut self) {
+        let mut state = self.cx.state.borrow_mut();
+        while self.ring.in_flight() < self.ring.capacity() {
+            let Some((token, op)) = state.ops.pop_front() else { break };
+            self.ring.push(token, op);
+        }
+        // Procedures leave room for appends.
+        while self.ring.in_flight() + WRITES_IN_FLIGHT_MAX < self.ring.capacity() {
+            let Some((number, op)) = self.cx.disk.pop() else { break };
+            self.ring.push(Token::Procedure(number).encode(), op);
+        }
+    }
+
+    fn reap(&mut self) {
+        while let Some(completion) = self.ring.pop() {
+            self.complete(completion);
+        }
+    }
+
+    fn complete(&mut self, completion: Completion) {
+        let Completion { token, result } = completion;
+        let token = Token::decode(token);
+        if let Token::Procedure(number) = token {
+            self.cx.disk.end(number, result);
+            return;
+        }
+        let fault = |operation| result.as_ref().err().map(|e| Fault::new(operation, e));
+        let mut state = self.cx.state.borrow_mut();
+        let by_fdatasync = state.settings.durability == Durability::Fdatasync;
+        match token {
+            Token::Segment(slot) => {
+                let write = state.writes.get(slot);
+                let fault = fault("writing a segment");
+                if write.durable && by_fdatasync && fault.is_none() {
+                    let op = Op::Sync { file: write.file, data_only: true };
+                    state.ops.push_back((Token::SegmentFlush(slot).encode(), op));
+                    return;
+                }
+                let write = state.writes.end(slot);
+                state.landed(write, fault);
+            }
+            Token::SegmentFlush(slot) => {
+                let write = state.writes.end(slot);
+                state.landed(write, fault("flushing a segment"));
+            }
+            Token::Group(sequence) => {
+                let fault = fault("writing the journal");
+                if by_fdatasync && fault.is_none() {
+                    let op = Op::Sync { file: state.journal_file, data_only: true };
+                    state.ops.push_back((Token::GroupFlush(sequence).encode(), op));
+                    return;
+                }
+                state.group_landed(sequence, fault);
+            }
+            Token::GroupFlush(sequence) => {
+                state.group_landed(sequence, fault("flushing the journal"));
+            }
+            Token::Procedure(_) => unreachable!("handled above"),
+        }
+    }
+
+    fn run_errands(&mut self) {
+        loop {
+            let Some(errand) = self.cx.state.borrow_mut().errands.pop_front() else { break };
+            let cx = self.cx.clone();
+            match errand {
+                Errand::Prepare(id, base) => self.spawn(prepare::prepare(cx, id, base)),
+                Errand::Flush(id) => self.spawn(async move {
+                    // A failed flush has fenced the log, which its appends are told.
+                    drop(flush::flush(&cx, id).await);
+                }),
+                Errand::Seal(id, base) => self.spawn(seal::seal(cx, id, base)),
+                Errand::Reseal(id, base) => self.spawn(seal::reseal(cx, id, base)),
+                Errand::Alarm(id) => self.spawn(flush::alarm(cx, id)),
+                Errand::Checkpoint => self.begin_checkpoint(),
+                Errand::Point(id) => self.spawn(points::advance(cx, id)),
+                Errand::Age => self.spawn(checkpoint::age(cx)),
+            }
+        }
+    }
+
+    fn begin_checkpoint(&mut self) {
+        {
+            let mut state = self.cx.state.borrow_mut();
+            if state.checkpointing {
+                return;
+            }
+            state.checkpointing = true;
+        }
+        let cx = self.cx.clone();
+        self.spawn(async move {
+            cx.state.borrow_mut().trim_all();
+            let short = cx.state.borrow().is_short_of_memory();
+            let extent = if short { Extent::All } else { Extent::Half };
+            let freed = checkpoint::checkpoint(cx.clone(), extent).await;
+            let mut state = cx.state.borrow_mut();
+            state.after_checkpoint(freed);
+            state.progress.notify();
+        });
+    }
+}
+
+/// Reads the clock once for a turn.
+fn now(clock: &impl Clock) -> state::Time {
+    state::Time { ns: clock.monotonic_ns(), wall_ms: clock.wall_ms() }
+}
+
+/// Ends what a closed shard can not do any more.
+pub(crate) fn refuse_all(state: &mut State) {
+    state.refuse_deferred(AppendError::Closed);
+    while let Some(request) = state.inbox.pop() {
+        state.inbox.end(request.ticket, Err(AppendError::Closed), request.batch.into_bytes());
+    }
+}

@@ -1,6 +1,6 @@
 use std::sync::atomic::AtomicUsize;
 
-use super::local::{Notify, Semaphore, join_bounded};
+use crate::local::{Notify, Semaphore, join_bounded};
 use super::*;
 
 fn run_all(executor: &Executor) {

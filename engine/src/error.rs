@@ -1,0 +1,260 @@
+//! What can go wrong, one small enum per boundary.
+
+use std::io;
+use std::path::PathBuf;
+
+use crate::types::{Offset, PartitionName};
+
+/// A failed operation on a file: which one, and the system's error number. Kept as a number so that one
+/// failure can be told to many waiting appends.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Fault {
+    /// What was being done, such as `"segment write"`.
+    pub operation: &'static str,
+    /// The error number of the operating system.
+    pub errno: i32,
+}
+
+impl Fault {
+    /// Takes the number out of an error of the operating system.
+    #[must_use]
+    pub fn new(operation: &'static str, error: &io::Error) -> Self {
+        Self { operation, errno: error.raw_os_error().unwrap_or(libc::EIO) }
+    }
+
+    /// Whether the disk is full (or a quota is reached): it may pass by itself.
+    #[must_use]
+    pub fn is_full(&self) -> bool {
+        matches!(self.errno, libc::ENOSPC | libc::EDQUOT)
+    }
+}
+
+impl std::fmt::Display for Fault {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "{} failed: {}", self.operation, io::Error::from_raw_os_error(self.errno))
+    }
+}
+
+impl std::error::Error for Fault {}
+
+/// Why an append was not acknowledged. Each variant says whether the batch may be in the log all the same:
+/// [`AppendError::outcome`].
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum AppendError {
+    /// The shard's memory or request budget is used up. Not appended; try again later.
+    #[error("overloaded: the shard's memory budget is used up; not appended, try again later")]
+    Overloaded,
+    /// The batch is larger than a segment or than [`crate::limits::BATCH_BYTES_MAX`]. Not appended.
+    #[error("a batch of {bytes} bytes is above the limit of {limit} bytes; not appended")]
+    TooLarge {
+        /// The batch's size.
+        bytes: usize,
+        /// The most that is accepted.
+        limit: usize,
+    },
+    /// `append_at` named another offset than the next one. Not appended.
+    #[error("the next offset is {next}, not {asked}; not appended")]
+    WrongOffset {
+        /// The log's next offset.
+        next: Offset,
+        /// The offset named.
+        asked: Offset,
+    },
+    /// `append_at` came from an older leader than an append before it. Not appended.
+    #[error("leader epoch {asked} is older than {current}; not appended")]
+    StaleEpoch {
+        /// The newest epoch seen.
+        current: i32,
+        /// The epoch named.
+        asked: i32,
+    },
+    /// The disk is full. Not appended; appends are taken again once there is space.
+    #[error("no space on the disk; not appended, free some space and append again")]
+    DiskFull,
+    /// An earlier fault closed the partition for appends. Not appended; what was acked is readable.
+    #[error("the partition is read-only since: {0}; not appended, restart to recover")]
+    Fenced(Fault),
+    /// Recovery found damage. Not appended; see the recovery report, then `repair --cut-at`.
+    #[error("the partition is read-only: recovery found damage; not appended, see `verify`")]
+    Damaged,
+    /// The write or its flush failed after it began. The batch may or may not be in the log.
+    #[error("outcome unknown: {0}")]
+    Unknown(Fault),
+    /// The log was truncated or deleted while the append waited.
+    #[error("the log was truncated below the batch before its ack; not appended")]
+    Truncated,
+    /// The engine is closed or closing. Not appended.
+    #[error("the engine is closed; not appended")]
+    Closed,
+}
+
+/// Whether a batch whose append failed can be in the log.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Outcome {
+    /// It is not, and never will be.
+    NotAppended,
+    /// It may be: read back to find out.
+    Unknown,
+}
+
+impl AppendError {
+    /// Whether the batch can be in the log all the same.
+    #[must_use]
+    pub fn outcome(&self) -> Outcome {
+        match self {
+            Self::Unknown(_) => Outcome::Unknown,
+            _ => Outcome::NotAppended,
+        }
+    }
+}
+
+/// Why a read gave nothing.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum ReadError {
+    /// The offset is below the first one or above the isolation bound.
+    #[error("offset {asked} is out of range: {start} to {end} can be read")]
+    OutOfRange {
+        /// The offset asked for.
+        asked: Offset,
+        /// The first offset there is.
+        start: Offset,
+        /// One past the last readable offset.
+        end: Offset,
+    },
+    /// The bytes at the offset are not a valid batch.
+    #[error("damage in segment {segment} at byte {pos}, near offset {asked}")]
+    Damaged {
+        /// The offset asked for.
+        asked: Offset,
+        /// The segment's base offset.
+        segment: Offset,
+        /// Where in the segment.
+        pos: u64,
+    },
+    /// The buffer is smaller than the one batch that holds the offset.
+    #[error("the batch at the offset has {needed} bytes, the buffer {given}")]
+    BufferTooSmall {
+        /// The batch's size.
+        needed: usize,
+        /// The buffer's capacity.
+        given: usize,
+    },
+    /// The file could not be read.
+    #[error(transparent)]
+    Disk(Fault),
+    /// The shard's memory budget is used up; try again later.
+    #[error("overloaded: the shard's memory budget is used up; try again later")]
+    Overloaded,
+    /// The engine is closed.
+    #[error("the engine is closed")]
+    Closed,
+}
+
+/// Why a partition could not be flushed, rolled, truncated, checkpointed or prepared.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum ControlError {
+    /// An operation on a file failed; the partition is fenced where its content is in doubt.
+    #[error(transparent)]
+    Disk(#[from] Fault),
+    /// An earlier fault, or damage, closed the partition for changes.
+    #[error("the partition is read-only")]
+    ReadOnly,
+    /// The offset is not in the log, or lies inside a batch.
+    #[error("offset {asked} is not where a batch of {start} to {end} begins")]
+    OutOfRange {
+        /// The offset asked for.
+        asked: Offset,
+        /// The first offset there is.
+        start: Offset,
+        /// The next offset.
+        end: Offset,
+    },
+    /// Another truncation of the partition is under way.
+    #[error("the partition is being truncated")]
+    Busy,
+    /// The engine is closed.
+    #[error("the engine is closed")]
+    Closed,
+}
+
+/// Why a data directory could not be opened, or a partition not be made.
+#[derive(Debug, thiserror::Error)]
+pub enum OpenError {
+    /// A setting is out of its range.
+    #[error("configuration: {field} = {value} is out of range: {range}")]
+    Config {
+        /// The setting.
+        field: &'static str,
+        /// What it was set to.
+        value: String,
+        /// What it may be.
+        range: &'static str,
+    },
+    /// The path is not a directory.
+    #[error("{0} is not a directory; name a directory for the data")]
+    NotADirectory(PathBuf),
+    /// The directory holds something that is neither ours nor Kafka's.
+    #[error("{path} holds {found}, which is no log's; name an empty directory or an existing data directory")]
+    Foreign {
+        /// The data directory.
+        path: PathBuf,
+        /// What was found in it.
+        found: String,
+    },
+    /// Another process has the directory open.
+    #[error("{0} is in use by another process; close that first")]
+    Locked(PathBuf),
+    /// The directory's format is newer than this program.
+    #[error("{path} has format version {found}; this program knows {known}: use a newer one")]
+    NewerFormat {
+        /// The data directory.
+        path: PathBuf,
+        /// Its version.
+        found: u16,
+        /// The newest version known here.
+        known: u16,
+    },
+    /// A file of the engine's own is damaged.
+    #[error("{path} is damaged: {reason}")]
+    DamagedFile {
+        /// The file.
+        path: PathBuf,
+        /// What is wrong with it.
+        reason: String,
+    },
+    /// The name is not one that Kafka accepts.
+    #[error("{topic:?} partition {partition} is no legal name: 1 to 249 of a-z A-Z 0-9 . _ -")]
+    Name {
+        /// The topic.
+        topic: String,
+        /// The partition.
+        partition: u32,
+    },
+    /// The partition has been deleted or is not there.
+    #[error("there is no partition {0}")]
+    Missing(PartitionName),
+    /// Backend `uring` was asked for, and this kernel or container forbids it.
+    #[error("io_uring is not to be had here: {0}; use the backend `auto` or `sync`")]
+    NoUring(String),
+    /// An operation on a file failed.
+    #[error("{path}: {operation} failed: {source}")]
+    Io {
+        /// The file or directory.
+        path: PathBuf,
+        /// What was being done.
+        operation: &'static str,
+        /// The system's error.
+        source: io::Error,
+    },
+    /// The engine is closed.
+    #[error("the engine is closed")]
+    Closed,
+}
+
+impl OpenError {
+    /// Wraps an error of the file system with the path it concerns.
+    #[must_use]
+    pub fn io(path: &std::path::Path, operation: &'static str, source: io::Error) -> Self {
+        Self::Io { path: path.to_path_buf(), operation, source }
+    }
+}

@@ -1,0 +1,113 @@
+//! Small files written and read whole.
+
+use std::io;
+use std::path::{Path, PathBuf};
+
+use crate::buffers::{Arena, CHUNK_BYTES_MAX};
+use crate::command::{Disk, Done, FileHandle, Op, OpenMode};
+
+/// Opens a file.
+pub(crate) async fn open<D: Disk>(disk: &D, path: &Path, mode: OpenMode) -> io::Result<FileHandle> {
+    match disk.run(Op::Open { path: path.to_path_buf(), mode }).await? {
+        Done::File(file) => Ok(file),
+        _ => unreachable!("an open gives a file"),
+    }
+}
+
+/// Replaces a file as a whole: a temporary file, flushed, renamed. The directory's flush is the caller's.
+pub(crate) async fn write_small<D: Disk>(
+    disk: &D,
+    arena: &Arena,
+    path: PathBuf,
+    bytes: &[u8],
+) -> io::Result<()> {
+    let mut temporary = path.clone().into_os_string();
+    temporary.push(".tmp");
+    let temporary = PathBuf::from(temporary);
+    let file = open(disk, &temporary, OpenMode { create: true, ..OpenMode::default() }).await?;
+    let written = write_all(disk, arena, file, bytes).await;
+    disk.run(Op::Close { file }).await?;
+    written?;
+    disk.run(Op::Rename { from: temporary, to: path }).await.map(drop)
+}
+
+async fn write_all<D: Disk>(
+    disk: &D,
+    arena: &Arena,
+    file: FileHandle,
+    bytes: &[u8],
+) -> io::Result<()> {
+    disk.run(Op::Truncate { file, len: 0 }).await?;
+    let mut pos = 0;
+    for part in bytes.chunks(CHUNK_BYTES_MAX) {
+        let no_memory = || io::Error::from_raw_os_error(libc::ENOMEM);
+        let mut chunk = arena.chunk(part.len()).ok_or_else(no_memory)?;
+        chunk.append(part);
+        let data = chunk.slice(0..part.len());
+        disk.run(Op::Write { file, pos, data, durable: false }).await?;
+        pos += part.len() as u64;
+    }
+    disk.run(Op::Sync { file, data_only: false }).await.map(drop)
+}
+
+/// Reads a file whole. `Ok(None)` if there is none.
+pub(crate) async fn read_small<D: Disk>(
+    disk: &D,
+    arena: &Arena,
+    path: &Path,
+) -> io::Result<Option<Vec<u8>>> {
+    let mode = OpenMode { read_only: true, ..OpenMode::default() };
+    let file = match open(disk, path, mode).await {
+        Ok(file) => file,
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
+        Err(error) => return Err(error),
+    };
+    let bytes = read_all(disk, arena, file).await;
+    disk.run(Op::Close { file }).await?;
+    bytes.map(Some)
+}
+
+async fn read_all<D: Disk>(disk: &D, arena: &Arena, file: FileHandle) -> io::Result<Vec<u8>> {
+    let length = match disk.run(Op::Length { file }).await? {
+        Done::Length(length) => length as usize,
+        _ => unreachable!("a length gives a length"),
+    };
+    let mut bytes = Vec::new();
+    while bytes.len() < length {
+        let want = (length - bytes.len()).min(CHUNK_BYTES_MAX);
+        let part = read_at(disk, arena, file, bytes.len() as u64, want).await?;
+        if part.is_empty() {
+            break;
+        }
+        bytes.extend_from_slice(&part);
+    }
+    Ok(bytes)
+}
+
+/// Reads up to `len` bytes, at most a chunk, at `pos`. Short at the file's end.
+pub(crate) async fn read_at<D: Disk>(
+    disk: &D,
+    arena: &Arena,
+    file: FileHandle,
+    pos: u64,
+    len: usize,
+) -> io::Result<crate::buffers::Chunk> {
+    let no_memory = || io::Error::from_raw_os_error(libc::ENOMEM);
+    let buf = arena.chunk(len).ok_or_else(no_memory)?;
+    match disk.run(Op::Read { file, pos, len, buf }).await? {
+        Done::Read(chunk) => Ok(chunk),
+        _ => unreachable!("a read gives a buffer"),
+    }
+}
+
+/// Flushes a directory's entries to stable storage.
+pub(crate) async fn sync_directory<D: Disk>(disk: &D, path: std::path::PathBuf) -> io::Result<()> {
+    let mode = OpenMode { directory: true, read_only: true, ..OpenMode::default() };
+    let file = match disk.run(Op::Open { path, mode }).await? {
+        Done::File(file) => file,
+        _ => unreachable!("an open gives a file"),
+    };
+    let synced = disk.run(Op::Sync { file, data_only: false }).await;
+    disk.run(Op::Close { file }).await?;
+    synced.map(drop)
+}

@@ -1,0 +1,97 @@
+//! Names of files in a data directory: Kafka's where Kafka has them.
+
+use crate::types::Offset;
+
+/// Format version and block size of the data directory.
+pub const META: &str = "ringmain.meta";
+/// Which journals there are, and the epoch of the newest opening.
+pub const JOURNALS: &str = "ringmain.journals";
+/// The calibration of the device.
+pub const CALIBRATION: &str = "ringmain.calibration";
+/// Present after a clean shutdown.
+pub const CLEAN: &str = "ringmain.clean";
+/// Held by the process that has the directory open.
+pub const LOCK: &str = ".lock";
+/// A partition's incarnation.
+pub const PARTITION: &str = "ringmain.partition";
+/// Kafka's recovery points.
+pub const RECOVERY_POINTS: &str = "recovery-point-offset-checkpoint";
+/// Kafka's log start offsets.
+pub const LOG_STARTS: &str = "log-start-offset-checkpoint";
+/// Kafka's leader epochs of a partition.
+pub const EPOCHS: &str = "leader-epoch-checkpoint";
+/// Behind the name of a file that is to be removed.
+pub const DELETED: &str = ".deleted";
+/// Behind the name of a segment that recovery set aside: nothing in it was acknowledged.
+pub const VOID: &str = ".void";
+
+/// Behind the name of a journal that belongs to another data directory.
+pub const FOREIGN: &str = ".foreign";
+
+const JOURNAL: &str = "journal-";
+
+/// A segment's file.
+#[must_use]
+pub fn segment(base: Offset) -> String {
+    format!("{:020}.log", base.get())
+}
+
+/// A segment's offset index.
+#[must_use]
+pub fn index(base: Offset) -> String {
+    format!("{:020}.index", base.get())
+}
+
+/// A segment's time index.
+#[must_use]
+pub fn time_index(base: Offset) -> String {
+    format!("{:020}.timeindex", base.get())
+}
+
+/// A sealed segment's seal.
+#[must_use]
+pub fn seal(base: Offset) -> String {
+    format!("{:020}.seal", base.get())
+}
+
+/// The base offset in a segment file's name.
+#[must_use]
+pub fn segment_base(name: &str) -> Option<Offset> {
+    let digits = name.strip_suffix(".log")?;
+    let legal = digits.len() == 20 && digits.bytes().all(|c| c.is_ascii_digit());
+    let base: i64 = legal.then(|| digits.parse().ok()).flatten()?;
+    Some(Offset::new(base))
+}
+
+/// A shard's journal.
+#[must_use]
+pub fn journal(shard: u32) -> String {
+    format!("{JOURNAL}{shard}")
+}
+
+/// The journal that holds the image of one block while recovery rewrites it.
+#[must_use]
+pub fn image(incarnation: u64) -> String {
+    format!("{JOURNAL}image-{incarnation:016x}")
+}
+
+/// Whether a file is a journal of any kind.
+#[must_use]
+pub fn is_journal(name: &str) -> bool {
+    name.starts_with(JOURNAL) && !name.ends_with(".tmp") && !name.ends_with(FOREIGN)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn names_are_those_of_kafka() {
+        assert_eq!(segment(Offset::new(42)), "00000000000000000042.log");
+        assert_eq!(segment_base("00000000000000000042.log"), Some(Offset::new(42)));
+        for name in ["42.log", "0000000000000000004x.log", "00000000000000000042.index", "x"] {
+            assert_eq!(segment_base(name), None);
+        }
+        assert_eq!(segment_base("99999999999999999999.log"), None);
+    }
+}

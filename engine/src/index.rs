@@ -1,0 +1,135 @@
+//! The sparse index of a segment: by offset to a position, by timestamp to an offset.
+//!
+//! An index is derived data, never evidence: a lookup gives a place from which to scan, and any doubt is
+//! settled by rebuilding from the log. Semantics are Kafka's (`OffsetIndex`, `TimeIndex`): an entry
+//! names the *last* offset of a batch and where the batch begins.
+
+use crate::format::index::{OffsetEntry, TimeEntry};
+use crate::types::{Offset, Pos};
+
+/// What an index keeps of a batch.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Indexed {
+    /// Last offset of the batch.
+    pub(crate) last: Offset,
+    /// Where the batch begins.
+    pub(crate) pos: Pos,
+    /// The batch's length in bytes.
+    pub(crate) bytes: u32,
+    /// The batch's largest timestamp, in milliseconds since the epoch.
+    pub(crate) max_timestamp: i64,
+}
+
+/// The index of a segment that is being written or rebuilt.
+#[derive(Clone, Debug)]
+pub(crate) struct Index {
+    base: Offset,
+    interval: u64,
+    since: u64,
+    offsets: Vec<OffsetEntry>,
+    times: Vec<TimeEntry>,
+    newest: Option<(i64, u32)>,
+}
+
+impl Index {
+    /// An empty index with an entry every `interval` bytes.
+    pub(crate) fn new(base: Offset, interval: u32) -> Self {
+        Self {
+            base,
+            interval: interval.into(),
+            since: 0,
+            offsets: Vec::new(),
+            times: Vec::new(),
+            newest: None,
+        }
+    }
+
+    /// An index that goes on from these entries.
+    pub(crate) fn restore(
+        base: Offset,
+        interval: u32,
+        offsets: Vec<OffsetEntry>,
+        times: Vec<TimeEntry>,
+    ) -> Self {
+        let newest = times.last().map(|entry| (entry.timestamp, entry.relative_offset));
+        // The batch that comes next was indexed before, so it is again.
+        let since = u64::from(interval) + 1;
+        Self { base, interval: interval.into(), since, offsets, times, newest }
+    }
+
+    /// Takes note of the next batch.
+    pub(crate) fn push(&mut self, batch: Indexed) {
+        let relative = (batch.last.get() - self.base.get()) as u32;
+        let newer = self.newest.is_none_or(|(timestamp, _)| batch.max_timestamp > timestamp);
+        if newer {
+            self.newest = Some((batch.max_timestamp, relative));
+        }
+        if self.since > self.interval {
+            self.offsets.push(OffsetEntry { relative_offset: relative, pos: batch.pos });
+            self.push_time();
+            self.since = 0;
+        }
+        self.since += u64::from(batch.bytes);
+    }
+
+    fn push_time(&mut self) {
+        let Some((timestamp, relative)) = self.newest else { return };
+        if self.times.last().is_none_or(|last| timestamp > last.timestamp) {
+            self.times.push(TimeEntry { timestamp, relative_offset: relative });
+        }
+    }
+
+    /// Adds the last time entry, as at a roll or a clean shutdown.
+    pub(crate) fn finish(&mut self) {
+        self.push_time();
+    }
+
+    /// The largest timestamp seen.
+    pub(crate) fn max_timestamp(&self) -> Option<i64> {
+        self.newest.map(|(timestamp, _)| timestamp)
+    }
+
+    /// Where to begin a scan for `offset`.
+    pub(crate) fn floor(&self, offset: Offset) -> Pos {
+        floor(&self.offsets, self.base, offset)
+    }
+
+    /// Bytes on disk of `.index` and `.timeindex`.
+    pub(crate) fn encode(&self) -> (Vec<u8>, Vec<u8>) {
+        let offsets = self.offsets.iter().flat_map(|entry| entry.encode()).collect();
+        let times = self.times.iter().flat_map(|entry| entry.encode()).collect();
+        (offsets, times)
+    }
+
+    /// Bytes on disk of both indexes for what lies before `pos`, where the batch at `next` begins.
+    pub(crate) fn encode_before(&self, pos: Pos, next: Offset) -> (Vec<u8>, Vec<u8>) {
+        let limit = (next.get() - self.base.get()) as u32;
+        let offsets = self.offsets.iter().take_while(|entry| entry.pos < pos);
+        let times = self.times.iter().filter(|entry| entry.relative_offset < limit);
+        (
+            offsets.flat_map(|entry| entry.encode()).collect(),
+            times.flat_map(|entry| entry.encode()).collect(),
+        )
+    }
+
+    /// Entries of both indexes.
+    pub(crate) fn len(&self) -> usize {
+        self.offsets.len() + self.times.len()
+    }
+
+    /// Forgets batches that begin at `pos` or later.
+    pub(crate) fn truncate(&mut self, pos: Pos, next: Offset) {
+        let keep = self.offsets.partition_point(|entry| entry.pos < pos);
+        self.offsets.truncate(keep);
+        let limit = (next.get() - self.base.get()) as u32;
+        self.times.retain(|entry| entry.relative_offset < limit);
+        self.newest = self.times.last().map(|entry| (entry.timestamp, entry.relative_offset));
+    }
+}
+
+/// Where to begin a scan for `offset` in a segment with these entries.
+pub(crate) fn floor(entries: &[OffsetEntry], base: Offset, offset: Offset) -> Pos {
+    let relative = offset.get() - base.get();
+    let at = entries.partition_point(|entry| i64::from(entry.relative_offset) <= relative);
+    at.checked_sub(1).map_or(Pos::ZERO, |at| entries[at].pos)
+}

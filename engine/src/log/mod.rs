@@ -1,0 +1,435 @@
+//! One partition: its segments, its watermarks and who waits for what. A state machine that takes requests and
+//! completions and says what to do next; it never touches a file and never sleeps.
+//!
+//! # Invariants
+//! - `log_start <= durable <= next`.
+//! - Acks are given in order of offset, and an ack under `group` only when every earlier byte of the partition,
+//!   in every segment, is on stable storage, and the segment's directory entry too.
+//! - A fenced log never acknowledges again.
+
+use std::collections::VecDeque;
+use std::path::PathBuf;
+
+use crate::buffers::Arena;
+use crate::command::FileHandle;
+use crate::error::{AppendError, Fault};
+use crate::format::batch_header::{BatchHeader, set_base_offset, set_leader_epoch};
+use crate::index::{Index, Indexed};
+use crate::journal::LogId;
+use crate::segment::Segment;
+use crate::types::{FlushPolicy, Incarnation, Offset, PartitionName, Pos, Watermarks};
+use crate::window::NoMemory;
+
+pub(crate) mod plan;
+
+/// Who is told how an append ended: a slot of the shard's acks.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Ticket(pub(crate) u32);
+
+/// What an append waits for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Need {
+    Written,
+    Durable,
+}
+
+#[derive(Debug)]
+struct Waiting {
+    segment: Offset,
+    end: Pos,
+    base: Offset,
+    next: Offset,
+    need: Need,
+    ticket: Ticket,
+    buffer: Vec<u8>,
+}
+
+/// An append that ended, to be told to its client.
+#[derive(Debug)]
+pub(crate) struct Ended {
+    /// Whom to tell.
+    pub(crate) ticket: Ticket,
+    /// First and last offset, or why not.
+    pub(crate) result: Result<(Offset, Offset), AppendError>,
+    /// The batch's memory, to go back.
+    pub(crate) buffer: Vec<u8>,
+}
+
+/// Whether the log takes appends.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Access {
+    /// It does.
+    Open,
+    /// A fault closed it.
+    Fenced(Fault),
+    /// Recovery found damage.
+    Damaged,
+    /// The disk is full: until space can be prepared again.
+    Full,
+    /// A truncation is under way.
+    Cutting,
+}
+
+/// A segment whose bytes are all in its file for good.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Sealed {
+    /// The offset of its first record.
+    pub(crate) base: Offset,
+    /// Its length in bytes, once it is known.
+    pub(crate) end: Option<Pos>,
+    /// Open to be read, if it is.
+    pub(crate) file: Option<FileHandle>,
+}
+
+/// What does not change while a log is open.
+#[derive(Clone, Debug)]
+pub(crate) struct Identity {
+    /// The log within its shard.
+    pub(crate) id: LogId,
+    /// Its name.
+    pub(crate) name: PartitionName,
+    /// Its life.
+    pub(crate) incarnation: Incarnation,
+    /// Its directory.
+    pub(crate) dir: PathBuf,
+}
+
+/// Numbers that every log of an engine shares.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Shape {
+    /// Bytes of a block.
+    pub(crate) block: u64,
+    /// Roll before a segment grows beyond this.
+    pub(crate) segment_bytes: u64,
+    /// Roll when a segment's first batch is older than this, in milliseconds.
+    pub(crate) roll_ms: u64,
+    /// Bytes between index entries.
+    pub(crate) index_interval: u32,
+}
+
+/// An append as it reaches the log.
+#[derive(Debug)]
+pub(crate) struct Append {
+    /// The encoded batch, validated.
+    pub(crate) bytes: Vec<u8>,
+    /// Its header.
+    pub(crate) header: BatchHeader,
+    /// Whom to tell.
+    pub(crate) ticket: Ticket,
+    /// The offset and leader epoch it must get, from those who replicate.
+    pub(crate) at: Option<(Offset, i32)>,
+}
+
+/// A partition's log.
+#[derive(Debug)]
+pub(crate) struct Log {
+    /// Name, directory, incarnation.
+    pub(crate) identity: Identity,
+    pub(crate) shape: Shape,
+    /// The flush policy in force.
+    pub(crate) policy: FlushPolicy,
+    /// Whether appends are taken.
+    pub(crate) access: Access,
+    /// Segments before the tail, oldest first.
+    pub(crate) sealed: Vec<Sealed>,
+    /// Segments that are not all in their files for good; the last one is active.
+    pub(crate) tail: VecDeque<Segment>,
+    next: Offset,
+    durable: Offset,
+    log_start: Offset,
+    epoch: i32,
+    /// Leader epochs and the offset each began at.
+    pub(crate) epochs: Vec<(i32, Offset)>,
+    waiting: VecDeque<Waiting>,
+    /// Whether the shard has it in its queue of logs with work.
+    pub(crate) queued: bool,
+    /// Whether it waits for a place in a journal group.
+    pub(crate) gathering: bool,
+    /// Writes of this log in flight.
+    pub(crate) writes_in_flight: u32,
+    /// Whether a flush procedure is running.
+    pub(crate) flushing: bool,
+    /// Reads of files under way.
+    pub(crate) readers: u32,
+    /// Batches appended and bytes, since the last interval flush began.
+    pub(crate) unflushed: Unflushed,
+    /// Up to where recovery need not look, as last persisted.
+    pub(crate) recovery_point: Offset,
+    /// Whether a procedure brings it forward.
+    pub(crate) pointing: bool,
+    /// Bytes appended since the recovery point was persisted.
+    pub(crate) since_recovery_point: u64,
+}
+
+/// What an `interval` policy counts.
+#[derive(Clone, Copy, Debug, Default)]
+pub(crate) struct Unflushed {
+    /// When the first unflushed append came, in monotonic nanoseconds.
+    pub(crate) since_ns: Option<u64>,
+    /// Bytes.
+    pub(crate) bytes: u64,
+    /// Records.
+    pub(crate) messages: u64,
+}
+
+impl Log {
+    /// A log with a tail of one active segment.
+    pub(crate) fn new(
+        identity: Identity,
+        shape: Shape,
+        policy: FlushPolicy,
+        sealed: Vec<Sealed>,
+        active: Segment,
+        bounds: (Offset, Offset),
+    ) -> Self {
+        let (log_start, next) = bounds;
+        assert!(log_start <= next, "a log starts before it ends");
+        Self {
+            identity,
+            shape,
+            policy,
+            access: Access::Open,
+            sealed,
+            tail: VecDeque::from([active]),
+            next,
+            durable: next,
+            log_start,
+            epoch: 0,
+            epochs: Vec::new(),
+            waiting: VecDeque::new(),
+            queued: false,
+            gathering: false,
+            writes_in_flight: 0,
+            flushing: false,
+            readers: 0,
+            unflushed: Unflushed::default(),
+            recovery_point: next,
+            pointing: false,
+            since_recovery_point: 0,
+        }
+    }
+
+    /// The partition's bounds now.
+    pub(crate) fn watermarks(&self) -> Watermarks {
+        Watermarks { log_start: self.log_start, durable: self.durable, dirty: self.next }
+    }
+
+    /// Appends that wait for their ack.
+    pub(crate) fn waiting(&self) -> usize {
+        self.waiting.len()
+    }
+
+    /// The newest leader epoch.
+    pub(crate) fn epoch(&self) -> i32 {
+        self.epoch
+    }
+
+    /// Sets the epochs as recovery found them.
+    pub(crate) fn restore_epochs(&mut self, epochs: Vec<(i32, Offset)>) {
+        self.epoch = epochs.last().map_or(0, |(epoch, _)| *epoch);
+        self.epochs = epochs;
+    }
+
+    /// The active segment.
+    pub(crate) fn active(&mut self) -> &mut Segment {
+        self.tail.back_mut().expect("a log has an active segment")
+    }
+
+    /// The tail segment with this base.
+    pub(crate) fn segment(&mut self, base: Offset) -> Option<&mut Segment> {
+        self.tail.iter_mut().find(|segment| segment.base() == base)
+    }
+
+    /// Whether the batch needs a new segment.
+    pub(crate) fn must_roll(&mut self, append: &Append, now_ms: i64) -> bool {
+        let (shape, next) = (self.shape, self.next);
+        let last = next.get() + i64::from(append.header.last_offset_delta);
+        let active = self.active();
+        if active.end() == Pos::ZERO {
+            return false;
+        }
+        let full = active.end().get() + append.bytes.len() as u64 > shape.segment_bytes;
+        let far = last - active.base().get() > i64::from(i32::MAX);
+        let old = active.first_ms.is_some_and(|first| {
+            now_ms.saturating_sub(first) > i64::try_from(shape.roll_ms).unwrap_or(i64::MAX)
+        });
+        full || far || old
+    }
+
+    /// Begins a new active segment at the next offset.
+    pub(crate) fn roll(&mut self) {
+        let (next, shape) = (self.next, self.shape);
+        let active = self.active();
+        assert!(active.base() < next, "only a segment with records is rolled");
+        active.rolled = true;
+        active.index.finish();
+        let index = Index::new(next, shape.index_interval);
+        self.tail.push_back(Segment::new(next, shape.block, index));
+    }
+
+    /// Checks whether an append can be taken at all.
+    pub(crate) fn check(&self, append: &Append) -> Result<(), AppendError> {
+        match self.access {
+            Access::Open => {}
+            Access::Fenced(fault) => return Err(AppendError::Fenced(fault)),
+            Access::Damaged => return Err(AppendError::Damaged),
+            Access::Full => return Err(AppendError::DiskFull),
+            Access::Cutting => return Err(AppendError::Truncated),
+        }
+        let limit = self.shape.segment_bytes.min(crate::limits::BATCH_BYTES_MAX as u64) as usize;
+        if append.bytes.len() > limit {
+            return Err(AppendError::TooLarge { bytes: append.bytes.len(), limit });
+        }
+        if let Some((offset, epoch)) = append.at {
+            if offset != self.next {
+                return Err(AppendError::WrongOffset { next: self.next, asked: offset });
+            }
+            if epoch < self.epoch {
+                return Err(AppendError::StaleEpoch { current: self.epoch, asked: epoch });
+            }
+        }
+        Ok(())
+    }
+
+    /// Takes an append that was checked: assigns its offsets and puts its bytes into memory. On `Err` nothing has
+    /// changed and the append is given back.
+    pub(crate) fn append(
+        &mut self,
+        arena: &Arena,
+        mut append: Append,
+        now_ms: i64,
+    ) -> Result<(), (NoMemory, Append)> {
+        let base = self.next;
+        if let Err(error) = self.active().window.reserve(arena, append.bytes.len()) {
+            return Err((error, append));
+        }
+        if let Some((_, epoch)) = append.at {
+            self.enter_epoch(epoch);
+        }
+        set_base_offset(&mut append.bytes, base);
+        set_leader_epoch(&mut append.bytes, self.epoch);
+        let records = append.header.last_offset_delta as u32 + 1;
+        let bytes = append.bytes.len() as u32;
+        let last = base.plus(records - 1);
+        let active = self.active();
+        active.first_ms.get_or_insert(now_ms);
+        let pos = active.end();
+        let max_timestamp = append.header.max_timestamp;
+        active.index.push(Indexed { last, pos, bytes, max_timestamp });
+        active.mark(pos, base);
+        active.sum(&append.bytes, append.header.crc);
+        active.window.append(&append.bytes);
+        let (segment, end) = (active.base(), active.end());
+        self.next = last.plus(1);
+        self.since_recovery_point += u64::from(bytes);
+        self.unflushed.bytes += u64::from(bytes);
+        self.unflushed.messages += u64::from(records);
+        let need = if self.policy == FlushPolicy::Group { Need::Durable } else { Need::Written };
+        append.bytes.clear();
+        self.waiting.push_back(Waiting {
+            segment,
+            end,
+            base,
+            next: self.next,
+            need,
+            ticket: append.ticket,
+            buffer: append.bytes,
+        });
+        Ok(())
+    }
+
+    fn enter_epoch(&mut self, epoch: i32) {
+        if epoch > self.epoch || self.epochs.is_empty() {
+            self.epoch = epoch;
+            self.epochs.push((epoch, self.next));
+        }
+    }
+
+    /// Hands appends whose wait is over to `ended`, in order.
+    pub(crate) fn settle(&mut self, mut ended: impl FnMut(Ended)) {
+        if matches!(self.access, Access::Fenced(_)) {
+            return;
+        }
+        while let Some(front) = self.waiting.front() {
+            if !self.satisfied(front) {
+                break;
+            }
+            let Some(done) = self.waiting.pop_front() else { break };
+            if done.need == Need::Durable {
+                self.durable = done.next;
+            }
+            let last = Offset::new(done.next.get() - 1);
+            ended(Ended { ticket: done.ticket, result: Ok((done.base, last)), buffer: done.buffer });
+        }
+    }
+
+    fn satisfied(&self, waiting: &Waiting) -> bool {
+        // A segment that left the tail is in its file for good.
+        let Some(at) = self.tail.iter().position(|segment| segment.base() == waiting.segment) else {
+            return true;
+        };
+        let segment = &self.tail[at];
+        match waiting.need {
+            Need::Written => segment.written.done() >= waiting.end,
+            Need::Durable => {
+                segment.entry_durable
+                    && segment.durable.done() >= waiting.end
+                    && self.tail.iter().take(at).all(|s| s.durable.done() == s.end() && s.entry_durable)
+            }
+        }
+    }
+
+    /// All records before `offset` are on stable storage, by a flush.
+    pub(crate) fn raise_durable(&mut self, offset: Offset) {
+        assert!(offset <= self.next, "only what was appended becomes durable");
+        self.durable = self.durable.max(offset);
+    }
+
+    /// Closes the log for appends after a fault and ends every waiting append with its outcome unknown.
+    pub(crate) fn fence(&mut self, fault: Fault, mut ended: impl FnMut(Ended)) {
+        if matches!(self.access, Access::Fenced(_)) {
+            return;
+        }
+        self.access = Access::Fenced(fault);
+        while let Some(lost) = self.waiting.pop_front() {
+            let result = Err(AppendError::Unknown(fault));
+            ended(Ended { ticket: lost.ticket, result, buffer: lost.buffer });
+        }
+    }
+
+    /// Takes back appends of which no byte was claimed or written: the disk is full, and they are ended with
+    /// `error`. An append that is partly on its way stays.
+    pub(crate) fn take_back(&mut self, error: &AppendError, mut ended: impl FnMut(Ended)) {
+        if self.writes_in_flight > 0 {
+            return;
+        }
+        while let Some(last) = self.waiting.back() {
+            let (segment, end, base) = (last.segment, last.end, last.base);
+            let before = self.waiting.iter().rev().nth(1);
+            let start = before.filter(|b| b.segment == segment).map(|b| b.end);
+            let active = self.active();
+            let touched = active.claimed().max(active.written.done()).max(active.write_issued());
+            let Some(start) = start.or((active.base() == base).then_some(Pos::ZERO)) else { break };
+            if active.base() != segment || active.end() != end || start < touched {
+                break;
+            }
+            active.window.truncate(start);
+            active.index.truncate(start, base);
+            self.next = base;
+            let Some(gone) = self.waiting.pop_back() else { break };
+            ended(Ended { ticket: gone.ticket, result: Err(error.clone()), buffer: gone.buffer });
+        }
+    }
+
+    /// Cuts the log's end back to `next`, where the active segment now ends; what waited above is ended.
+    pub(crate) fn cut(&mut self, next: Offset, mut ended: impl FnMut(Ended)) {
+        self.next = next;
+        self.durable = self.durable.min(next);
+        self.recovery_point = self.recovery_point.min(next);
+        self.epochs.retain(|(_, start)| *start < next);
+        while let Some(gone) = self.waiting.pop_back() {
+            let result = Err(AppendError::Truncated);
+            ended(Ended { ticket: gone.ticket, result, buffer: gone.buffer });
+        }
+    }
+}

@@ -1,0 +1,140 @@
+//! What a log should do next: the choice between the journal, a durable write to the segment, a plain
+//! write, and waiting.
+
+use super::{Access, Log};
+use crate::limits::{DIRECT_GATHER_BYTES, WRITE_BACK_BYTES};
+use crate::types::{FlushPolicy, Offset, Pos};
+
+/// A step of one segment.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Step {
+    /// Put unclaimed bytes up to `end` into the next journal group.
+    Journal {
+        /// The segment.
+        segment: Offset,
+        /// One past the last byte.
+        end: Pos,
+    },
+    /// Write whole blocks up to `end`.
+    Write {
+        /// The segment.
+        segment: Offset,
+        /// One past the last byte, a block boundary.
+        end: Pos,
+        /// Whether the write makes them durable and claims them.
+        durable: bool,
+    },
+    /// Write the padded last block (policies `os` and `interval`).
+    WriteTail {
+        /// The segment.
+        segment: Offset,
+    },
+    /// Bytes were written that no flush covered; flush before the next durable claim.
+    Flush,
+    /// Nothing can be done before something in flight ends, space is prepared, or more arrives.
+    Wait,
+}
+
+/// What bears on the choice, beside the log itself.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Bounds {
+    /// From this many unclaimed bytes on, a group goes straight to its segment.
+    pub(crate) direct_bytes: u64,
+    /// Whether direct durable writes may be used at all (a test or a benchmark arm may force them).
+    pub(crate) force_direct: bool,
+}
+
+impl Log {
+    /// The next step, if the log has work. Called again after each step is carried out.
+    pub(crate) fn step(&self, bounds: Bounds) -> Step {
+        if matches!(self.access, Access::Fenced(_) | Access::Damaged) {
+            return Step::Wait;
+        }
+        for segment in &self.tail {
+            let step = if self.policy == FlushPolicy::Group {
+                self.step_durable(segment, bounds)
+            } else {
+                self.step_written(segment)
+            };
+            if step != Step::Wait {
+                return step;
+            }
+            // A later segment's bytes flow at once; only their acks wait.
+        }
+        Step::Wait
+    }
+
+    fn step_durable(&self, segment: &crate::segment::Segment, bounds: Bounds) -> Step {
+        let base = segment.base();
+        if segment.needs_flush() {
+            return if self.flushing { Step::Wait } else { Step::Flush };
+        }
+        let unclaimed = segment.unclaimed();
+        let end = segment.claimed().plus(unclaimed);
+        let whole = segment.whole_end(end);
+        let direct_bytes = if bounds.force_direct { 1 } else { bounds.direct_bytes };
+        let direct = segment.file.is_some()
+            && segment.may_write()
+            && !segment.needs_image()
+            && whole > segment.claimed()
+            && whole.since(segment.claimed()) >= direct_bytes;
+        if unclaimed > 0 && direct {
+            let journaled = segment.claimed().floor(self.shape.block);
+            if segment.write_issued() < journaled {
+                return Step::Write { segment: base, end: journaled, durable: false };
+            }
+            // A second group goes out behind the first only once it is worth a flush.
+            let idle = segment.durable.unfinished() == 0;
+            if idle || whole.since(segment.claimed()) >= DIRECT_GATHER_BYTES {
+                return Step::Write { segment: base, end: whole, durable: true };
+            }
+            return Step::Wait;
+        }
+        // What is left of a large group rides with the next one while one is in flight.
+        if unclaimed > 0 && segment.durable_writes() == 0 {
+            return Step::Journal { segment: base, end };
+        }
+        if segment.file.is_some()
+            && segment.may_write()
+            && segment.unwritten_claimed() >= WRITE_BACK_BYTES
+        {
+            let whole = segment.whole_end(segment.claimed());
+            return Step::Write { segment: base, end: whole, durable: false };
+        }
+        Step::Wait
+    }
+
+    fn step_written(&self, segment: &crate::segment::Segment) -> Step {
+        let base = segment.base();
+        if segment.needs_image() {
+            // The padded tail is durable: its block is rewritten only under an image in the journal.
+            let block_end = segment.claimed().ceil(self.shape.block);
+            let end = segment.claimed().plus(segment.unclaimed()).min(block_end);
+            return if end > segment.claimed() {
+                Step::Journal { segment: base, end }
+            } else {
+                Step::Wait
+            };
+        }
+        if segment.journal_goal > segment.claimed() && !segment.needs_flush() {
+            return Step::Journal { segment: base, end: segment.journal_goal };
+        }
+        if segment.file.is_none() || !segment.may_write() {
+            return Step::Wait;
+        }
+        let whole = segment.whole_end(segment.end());
+        let idle = segment.written.unfinished() == 0;
+        if whole > segment.write_issued() {
+            let bytes = whole.since(segment.write_issued());
+            if idle || bytes >= DIRECT_GATHER_BYTES {
+                return Step::Write { segment: base, end: whole, durable: false };
+            }
+            return Step::Wait;
+        }
+        let tail = segment.end() > segment.written.done() && segment.end() > whole;
+        if tail && idle && segment.end().ceil(self.shape.block) <= segment.prepared {
+            return Step::WriteTail { segment: base };
+        }
+        Step::Wait
+    }
+}

@@ -1,0 +1,448 @@
+//! One partition at open: which segments it has, where its data ends, and whether what lies behind the end is a
+//! torn tail or corruption.
+
+use std::io;
+use std::path::PathBuf;
+
+use crate::buffers::Arena;
+use crate::command::{Disk, Done, FileHandle, Op, OpenMode};
+use crate::files::{open, read_small, sync_directory};
+use crate::format::checkpoint::decode_epochs;
+use crate::format::index::{OffsetEntry, TimeEntry};
+use crate::format::names;
+use crate::index::{Index, Indexed};
+use crate::limits::TORN_WINDOW_BYTES;
+use crate::log::{Identity, Sealed, Shape};
+use crate::types::{Offset, Pos};
+
+use super::images::{Home, Image, protect};
+use super::scan::{BatchScanner, Remainder, Scanned, remainder};
+
+/// What recovery made of a partition.
+#[derive(Debug)]
+pub(crate) struct Recovered {
+    pub(crate) identity: Identity,
+    /// Segments before the active one.
+    pub(crate) sealed: Vec<Sealed>,
+    /// The active segment.
+    pub(crate) active: Active,
+    pub(crate) log_start: Offset,
+    pub(crate) next: Offset,
+    pub(crate) epochs: Vec<(i32, Offset)>,
+    /// Rolled segments, before the active one, that have no seal yet.
+    pub(crate) unsealed: Vec<Offset>,
+    /// Whether anything was appended after the recovery point.
+    pub(crate) scanned_bytes: u64,
+    pub(crate) cut: Option<Cut>,
+    pub(crate) damage: Option<Damage>,
+    /// A damaged journal group may have held some of its acknowledged bytes.
+    pub(crate) suspect: bool,
+}
+
+/// The active segment of a recovered partition.
+#[derive(Debug)]
+pub(crate) struct Active {
+    pub(crate) base: Offset,
+    pub(crate) index: Index,
+    pub(crate) end: Pos,
+    pub(crate) prepared: Pos,
+    /// Whether its file exists.
+    pub(crate) exists: bool,
+}
+
+/// A torn tail that was cut off.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Cut {
+    /// The segment file.
+    pub path: PathBuf,
+    /// Where the data ends now.
+    pub pos: u64,
+    /// Bytes behind that, up to the last one that was not zero.
+    pub bytes: u64,
+}
+
+/// Damage that is no torn tail.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Damage {
+    /// The segment file.
+    pub path: PathBuf,
+    /// Where in the file.
+    pub pos: u64,
+    /// The first offset that can not be read there.
+    pub offset: Offset,
+    /// What speaks against a torn tail, in words.
+    pub reason: String,
+}
+
+/// How a partition is to be judged.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Terms {
+    pub(crate) shape: Shape,
+    /// Nothing before this offset need be looked at.
+    pub(crate) recovery_point: Offset,
+    pub(crate) log_start: Offset,
+    /// Bytes may have been acknowledged before they were flushed: any damage at the end is a torn tail.
+    pub(crate) relaxed: bool,
+    pub(crate) direct: bool,
+    /// The directory was closed cleanly: its journals were empty and nothing was in flight.
+    pub(crate) clean: bool,
+}
+
+/// Recovers one partition, whose journaled bytes have been laid over its files.
+pub(crate) struct Recovery<'a, D: Disk> {
+    pub(crate) disk: &'a D,
+    pub(crate) arena: &'a Arena,
+    pub(crate) identity: Identity,
+    pub(crate) terms: Terms,
+    /// The data directory and what its journals' headers say.
+    pub(crate) home: &'a Home,
+}
+
+struct Walked {
+    end: u64,
+    next: Offset,
+    length: u64,
+    index: Index,
+    read_bytes: u64,
+    /// The walk ended where the next segment begins, or at the end of the file's data.
+    complete: bool,
+    file: FileHandle,
+}
+
+impl<D: Disk> Recovery<'_, D> {
+    /// The recovery, to its end. Cuts torn tails; flushes what was accepted.
+    pub(crate) async fn run(self) -> io::Result<Recovered> {
+        let bases = self.segments().await?;
+        let point = self.terms.recovery_point;
+        let first = bases.partition_point(|base| *base <= point).saturating_sub(1);
+        let mut sealed: Vec<Sealed> = Vec::new();
+        for base in &bases[..first] {
+            sealed.push(Sealed { base: *base, end: None, file: None });
+        }
+        let mut recovered = None;
+        let mut unsealed = Vec::new();
+        let mut scanned_bytes = 0;
+        for (at, base) in bases.iter().enumerate().skip(first) {
+            let following = bases.get(at + 1).copied();
+            let walked = self.walk(*base, following).await?;
+            scanned_bytes += walked.read_bytes;
+            let last = following.is_none();
+            let cut = self.judge(*base, &walked, &bases[at + 1..]).await?;
+            match cut {
+                Verdict::Fine if !last => {
+                    self.sync_and_close(walked.file).await?;
+                    let end = Some(Pos::new(walked.end));
+                    sealed.push(Sealed { base: *base, end, file: None });
+                    unsealed.push(*base);
+                }
+                verdict => {
+                    recovered = Some((*base, walked, verdict));
+                    break;
+                }
+            }
+        }
+        let (base, walked, verdict) = match recovered {
+            Some(found) => found,
+            None => {
+                let base = self.terms.recovery_point.max(self.terms.log_start);
+                return Ok(self.fresh(base, sealed, unsealed));
+            }
+        };
+        self.finish(base, walked, verdict, (sealed, unsealed), scanned_bytes).await
+    }
+
+    /// A partition with no segment that is not sealed: its active one is yet to be made.
+    fn fresh(self, base: Offset, sealed: Vec<Sealed>, unsealed: Vec<Offset>) -> Recovered {
+        Recovered {
+            active: Active {
+                base,
+                index: Index::new(base, self.terms.shape.index_interval),
+                end: Pos::ZERO,
+                prepared: Pos::ZERO,
+                exists: false,
+            },
+            identity: self.identity,
+            sealed,
+            log_start: self.terms.log_start.min(base),
+            next: base,
+            epochs: Vec::new(),
+            unsealed,
+            scanned_bytes: 0,
+            cut: None,
+            damage: None,
+            suspect: false,
+        }
+    }
+
+    async fn finish(
+        self,
+        base: Offset,
+        walked: Walked,
+        verdict: Verdict,
+        (sealed, unsealed): (Vec<Sealed>, Vec<Offset>),
+        scanned_bytes: u64,
+    ) -> io::Result<Recovered> {
+        let block = self.terms.shape.block;
+        let end = Pos::new(walked.end);
+        let mut prepared = Pos::new((walked.length / block * block).min(i32::MAX as u64));
+        let (mut cut, mut damage) = (None, None);
+        match verdict {
+            Verdict::Fine => {}
+            Verdict::Torn { last_nonzero, later } => {
+                self.set_aside(&later).await?;
+                let path = self.identity.dir.join(names::segment(base));
+                if last_nonzero > walked.end {
+                    self.cut(base, walked.file, end).await?;
+                    prepared = end.ceil(block);
+                    cut = Some(Cut { path, pos: walked.end, bytes: last_nonzero - walked.end });
+                }
+            }
+            Verdict::Corrupt(reason) => {
+                let path = self.identity.dir.join(names::segment(base));
+                let pos = walked.end;
+                damage = Some(Damage { path, pos, offset: walked.next, reason });
+            }
+        }
+        if prepared < end.ceil(block) {
+            // A file cut to its data (a clean shutdown, or Kafka's): its last block is made whole.
+            self.disk.run(Op::Truncate { file: walked.file, len: end.ceil(block).get() }).await?;
+            prepared = end.ceil(block);
+        }
+        self.sync_and_close(walked.file).await?;
+        sync_directory(self.disk, self.identity.dir.clone()).await?;
+        let epochs = self.epochs(walked.next).await?;
+        let log_start = sealed.first().map_or(base, |first| first.base).max(self.terms.log_start);
+        Ok(Recovered {
+            active: Active {
+                base,
+                index: walked.index,
+                end,
+                prepared,
+                exists: true,
+            },
+            log_start: log_start.min(walked.next),
+            next: walked.next,
+            identity: self.identity,
+            sealed,
+            epochs,
+            unsealed,
+            scanned_bytes,
+            cut,
+            damage,
+            suspect: false,
+        })
+    }
+
+    /// Base offsets of the partition's segments, in order. Leftovers of interrupted work are removed.
+    async fn segments(&self) -> io::Result<Vec<Offset>> {
+        let dir = &self.identity.dir;
+        let names = match self.disk.run(Op::List { path: dir.clone() }).await? {
+            Done::Names(names) => names,
+            _ => unreachable!("a list gives names"),
+        };
+        let mut bases = Vec::new();
+        for name in names {
+            if let Some(base) = names::segment_base(&name) {
+                bases.push(base);
+            } else if name.ends_with(".tmp") || name.ends_with(names::DELETED) {
+                self.disk.run(Op::Unlink { path: dir.join(name) }).await?;
+            }
+        }
+        bases.sort_unstable();
+        Ok(bases)
+    }
+
+    async fn open(&self, base: Offset) -> io::Result<(FileHandle, u64)> {
+        let path = self.identity.dir.join(names::segment(base));
+        let mode = OpenMode { direct: self.terms.direct, ..OpenMode::default() };
+        let file = open(self.disk, &path, mode).await?;
+        match self.disk.run(Op::Length { file }).await? {
+            Done::Length(length) => Ok((file, length)),
+            _ => unreachable!("a length gives a length"),
+        }
+    }
+
+    /// Walks a segment from the recovery point (or its beginning) as far as batches are valid and in sequence.
+    async fn walk(&self, base: Offset, following: Option<Offset>) -> io::Result<Walked> {
+        let (file, length) = self.open(base).await?;
+        let (mut index, start) = self.known_index(base, length).await?;
+        let mut read_bytes = 0;
+        for from in [start, 0] {
+            if from == 0 {
+                index = Index::new(base, self.terms.shape.index_interval);
+            }
+            let mut scanner = BatchScanner::new(self.disk, self.arena, file, from, length);
+            let mut next = base;
+            let (mut end, mut complete) = (from, false);
+            let mut first = true;
+            loop {
+                match scanner.next().await? {
+                    Scanned::Batch(pos, header) => {
+                        let Some((batch_base, last)) = header.offsets() else { break };
+                        if following.is_some_and(|limit| batch_base >= limit) {
+                            complete = true;
+                            break;
+                        }
+                        let in_sequence = batch_base >= next && (!first || from > 0 || batch_base >= base);
+                        if !in_sequence {
+                            break;
+                        }
+                        first = false;
+                        index.push(Indexed {
+                            last,
+                            pos: Pos::new(pos),
+                            bytes: header.batch_bytes() as u32,
+                            max_timestamp: header.max_timestamp,
+                        });
+                        next = last.plus(1);
+                        end = pos + header.batch_bytes() as u64;
+                    }
+                    Scanned::End(_) => break,
+                }
+            }
+            read_bytes += scanner.read_bytes();
+            // An index is no evidence: if nothing begins where it points, walk from the segment's beginning.
+            if from > 0 && first && end < length {
+                continue;
+            }
+            complete |= following.is_some_and(|limit| next >= limit) || end == length;
+            return Ok(Walked { end, next, length, index, read_bytes, complete, file });
+        }
+        unreachable!("the walk from the beginning returns")
+    }
+
+    /// The part of the index on disk that lies before the recovery point, and where to begin the walk.
+    async fn known_index(&self, base: Offset, length: u64) -> io::Result<(Index, u64)> {
+        let interval = self.terms.shape.index_interval;
+        let empty = (Index::new(base, interval), 0);
+        let point = self.terms.recovery_point;
+        if point <= base {
+            return Ok(empty);
+        }
+        let dir = &self.identity.dir;
+        let offsets = read_small(self.disk, self.arena, &dir.join(names::index(base))).await?;
+        let times = read_small(self.disk, self.arena, &dir.join(names::time_index(base))).await?;
+        let (Some(offsets), Some(times)) = (offsets, times) else { return Ok(empty) };
+        let (Some(mut offsets), Some(mut times)) = (decode_offsets(&offsets), decode_times(&times))
+        else {
+            return Ok(empty);
+        };
+        let before = (point.get() - base.get()) as u32;
+        let keep = offsets.partition_point(|entry| entry.relative_offset < before);
+        // The walk begins at the last entry before the point, which it finds again.
+        let Some(start) = keep.checked_sub(1).map(|at| offsets[at]) else { return Ok(empty) };
+        if start.pos.get() >= length {
+            return Ok(empty);
+        }
+        offsets.truncate(keep - 1);
+        times.retain(|entry| entry.relative_offset < start.relative_offset);
+        Ok((Index::restore(base, interval, offsets, times), start.pos.get()))
+    }
+
+    /// Whether what lies behind the walk's end is nothing, a torn tail or corruption.
+    async fn judge(&self, base: Offset, walked: &Walked, later: &[Offset]) -> io::Result<Verdict> {
+        let _ = base;
+        if walked.complete && !later.is_empty() {
+            return Ok(Verdict::Fine);
+        }
+        if walked.end == walked.length && later.is_empty() {
+            return Ok(Verdict::Fine);
+        }
+        let file = (walked.file, walked.length);
+        let block = self.terms.shape.block;
+        let rest: Remainder = remainder(self.disk, self.arena, file, walked.end, block).await?;
+        let mut beyond = rest.last_nonzero.map_or(0, |last| last - walked.end);
+        for base in later {
+            let (file, length) = self.open(*base).await?;
+            let rest = remainder(self.disk, self.arena, (file, length), 0, block).await?;
+            self.disk.run(Op::Close { file }).await?;
+            beyond += rest.last_nonzero.unwrap_or(0);
+        }
+        let last_nonzero = rest.last_nonzero.unwrap_or(walked.end);
+        if beyond == 0 && later.is_empty() {
+            return Ok(Verdict::Torn { last_nonzero, later: Vec::new() });
+        }
+        if self.terms.clean {
+            return Ok(Verdict::Corrupt("the directory was closed cleanly".to_owned()));
+        }
+        if self.terms.relaxed || beyond <= TORN_WINDOW_BYTES {
+            return Ok(Verdict::Torn { last_nonzero, later: later.to_vec() });
+        }
+        Ok(Verdict::Corrupt(format!(
+            "{beyond} bytes lie behind it, more than can have been in flight ({TORN_WINDOW_BYTES})"
+        )))
+    }
+
+    /// Renames later segments aside: nothing in them was acknowledged.
+    async fn set_aside(&self, later: &[Offset]) -> io::Result<()> {
+        if later.is_empty() {
+            return Ok(());
+        }
+        for base in later {
+            let from = self.identity.dir.join(names::segment(*base));
+            let to = self.identity.dir.join(format!("{}{}", names::segment(*base), names::VOID));
+            self.disk.run(Op::Rename { from, to }).await?;
+        }
+        sync_directory(self.disk, self.identity.dir.clone()).await
+    }
+
+    /// Cuts a file behind its data and zeroes the rest of the last block. The journal holds the image of that
+    /// block's bytes by now ([`super::images`]), so that a torn rewrite loses nothing.
+    async fn cut(&self, base: Offset, file: FileHandle, end: Pos) -> io::Result<()> {
+        let block = self.terms.shape.block;
+        self.disk.run(Op::Truncate { file, len: end.ceil(block).get() }).await?;
+        self.disk.run(Op::Sync { file, data_only: false }).await?;
+        let start = end.floor(block);
+        if start == end {
+            return Ok(());
+        }
+        let read = crate::files::read_at(self.disk, self.arena, file, start.get(), block as usize);
+        let mut chunk = read.await?;
+        let keep = end.since(start) as usize;
+        chunk.truncate(keep.min(chunk.len()));
+        let image = Image { incarnation: self.identity.incarnation, segment: base, pos: start };
+        protect(self.disk, self.arena, self.home, image, &chunk).await?;
+        chunk.append_zeros(block as usize - chunk.len());
+        let data = chunk.slice(0..block as usize);
+        self.disk.run(Op::Write { file, pos: start.get(), data, durable: true }).await?;
+        self.disk.run(Op::Sync { file, data_only: false }).await.map(drop)
+    }
+
+    async fn sync_and_close(&self, file: FileHandle) -> io::Result<()> {
+        self.disk.run(Op::Sync { file, data_only: false }).await?;
+        self.disk.run(Op::Close { file }).await.map(drop)
+    }
+
+    async fn epochs(&self, next: Offset) -> io::Result<Vec<(i32, Offset)>> {
+        let path = self.identity.dir.join(names::EPOCHS);
+        let Some(text) = read_small(self.disk, self.arena, &path).await? else {
+            return Ok(Vec::new());
+        };
+        let entries = decode_epochs(&text).unwrap_or_default();
+        let kept = entries.into_iter().map(|entry| (entry.epoch, entry.start_offset));
+        Ok(kept.filter(|(_, start)| *start <= next).collect())
+    }
+}
+
+#[derive(Debug)]
+enum Verdict {
+    Fine,
+    Torn { last_nonzero: u64, later: Vec<Offset> },
+    Corrupt(String),
+}
+
+fn decode_offsets(bytes: &[u8]) -> Option<Vec<OffsetEntry>> {
+    let mut entries: Vec<OffsetEntry> = Vec::with_capacity(bytes.len() / 8);
+    for chunk in bytes.chunks(8) {
+        entries.push(OffsetEntry::decode(chunk.try_into().ok()?, entries.last().copied())?);
+    }
+    Some(entries)
+}
+
+fn decode_times(bytes: &[u8]) -> Option<Vec<TimeEntry>> {
+    let mut entries: Vec<TimeEntry> = Vec::with_capacity(bytes.len() / 12);
+    for chunk in bytes.chunks(12) {
+        entries.push(TimeEntry::decode(chunk.try_into().ok()?, entries.last().copied())?);
+    }
+    Some(entries)
+}

@@ -1,0 +1,261 @@
+//! Opens and makes a shard's partitions, and closes them cleanly.
+
+use std::path::Path;
+
+use crate::command::{Disk, Op, OpenMode};
+use crate::error::{ControlError, Fault, OpenError};
+use crate::files::{open, read_at, sync_directory, write_small};
+use crate::format::checkpoint::{EpochStart, encode_epochs};
+use crate::format::meta::PartitionMeta;
+use crate::format::names;
+use crate::index::Index;
+use crate::journal::LogId;
+use crate::log::{Access, Identity, Log};
+use crate::recovery::{Recovered, write_partition_meta};
+use crate::segment::{Reopened, Segment};
+use crate::types::{FlushPolicy, Incarnation, Offset, PartitionName};
+
+use super::Context;
+use super::flush::{flush, until};
+use super::state::Errand;
+
+/// Takes over a recovered partition.
+pub(crate) async fn attach(
+    cx: &Context,
+    recovered: Recovered,
+    policy: FlushPolicy,
+) -> Result<LogId, OpenError> {
+    let dir = recovered.identity.dir.clone();
+    let segment = reopen(cx, &recovered).await.map_err(|e| OpenError::io(&dir, "opening", e))?;
+    let (id, rolled) = {
+        let mut state = cx.state.borrow_mut();
+        let id = LogId(state.logs.len() as u32);
+        let identity = Identity { id, ..recovered.identity };
+        let shape = state.settings.shape;
+        let bounds = (recovered.log_start, recovered.next);
+        let mut log = Log::new(identity, shape, policy, recovered.sealed, segment, bounds);
+        log.restore_epochs(recovered.epochs);
+        if recovered.damage.is_some() || recovered.suspect {
+            log.access = Access::Damaged;
+        }
+        state.logs.push(Some(Box::new(log)));
+        (id, recovered.unsealed)
+    };
+    for base in rolled {
+        // Its content is in the file for good; what is missing is only derived from it.
+        cx.state.borrow_mut().errands.push_back(Errand::Reseal(id, base));
+    }
+    Ok(id)
+}
+
+/// The active segment with its last, partial block in memory.
+async fn reopen(cx: &Context, recovered: &Recovered) -> std::io::Result<Segment> {
+    let (block, direct) = {
+        let state = cx.state.borrow();
+        (state.settings.shape.block, state.settings.direct)
+    };
+    let active = &recovered.active;
+    let base = active.base;
+    let index = active.index.clone();
+    let was = Reopened { end: active.end, prepared: active.prepared };
+    let mut segment = Segment::reopen(base, block, index, was);
+    segment.entry_durable = active.exists;
+    let start = active.end.floor(block);
+    if start < active.end {
+        let path = recovered.identity.dir.join(names::segment(base));
+        let mode = OpenMode { direct, ..OpenMode::default() };
+        let file = open(&cx.disk, &path, mode).await?;
+        let arena = cx.arena();
+        let tail = read_at(&cx.disk, &arena, file, start.get(), block as usize).await?;
+        let bytes = active.end.since(start) as usize;
+        let no_memory = || std::io::Error::from_raw_os_error(libc::ENOMEM);
+        segment.window.reserve(&arena, bytes).map_err(|_| no_memory())?;
+        segment.window.append(&tail[..bytes]);
+        segment.file = Some(file);
+    }
+    Ok(segment)
+}
+
+/// Makes a partition's directory, durably but for its entry in the data directory, whose flush many share.
+pub(crate) async fn create(
+    cx: &Context,
+    name: &PartitionName,
+    incarnation: Incarnation,
+    policy: FlushPolicy,
+) -> Result<LogId, OpenError> {
+    let (data, shape) = {
+        let state = cx.state.borrow();
+        (state.dir.clone(), state.settings.shape)
+    };
+    let dir = data.join(name.to_string());
+    let made = cx.disk.run(Op::MakeDir { path: dir.clone() }).await;
+    made.map_err(|e| OpenError::io(&dir, "making the partition's directory", e))?;
+    let relaxed = policy != FlushPolicy::Group;
+    let meta = PartitionMeta { incarnation, relaxed };
+    write_partition_meta(&cx.disk, &cx.arena(), &dir, meta).await?;
+    let mut state = cx.state.borrow_mut();
+    let id = LogId(state.logs.len() as u32);
+    let identity = Identity { id, name: name.clone(), incarnation, dir };
+    let index = Index::new(Offset::ZERO, shape.index_interval);
+    let segment = Segment::new(Offset::ZERO, shape.block, index);
+    let bounds = (Offset::ZERO, Offset::ZERO);
+    let log = Log::new(identity, shape, policy, Vec::new(), segment, bounds);
+    state.logs.push(Some(Box::new(log)));
+    Ok(id)
+}
+
+/// Changes a log's flush policy. To `group` only after what came before is flushed and the recovery point says so.
+pub(crate) async fn set_policy(
+    cx: &Context,
+    id: LogId,
+    policy: FlushPolicy,
+) -> Result<(), ControlError> {
+    let (dir, incarnation, was) = {
+        let mut state = cx.state.borrow_mut();
+        let Some(log) = state.log(id) else { return Err(ControlError::Closed) };
+        (log.identity.dir.clone(), log.identity.incarnation, log.policy)
+    };
+    let relaxed = policy != FlushPolicy::Group;
+    let was_relaxed = was != FlushPolicy::Group;
+    if relaxed && !was_relaxed {
+        write_relaxed(cx, &dir, incarnation, true).await?;
+    }
+    if let Some(log) = cx.state.borrow_mut().log(id) {
+        log.policy = policy;
+        log.unflushed = crate::log::Unflushed::default();
+    }
+    if !relaxed && was_relaxed {
+        flush(cx, id).await?;
+        write_relaxed(cx, &dir, incarnation, false).await?;
+    }
+    cx.state.borrow_mut().look_at(id);
+    Ok(())
+}
+
+async fn write_relaxed(
+    cx: &Context,
+    dir: &Path,
+    incarnation: Incarnation,
+    relaxed: bool,
+) -> Result<(), ControlError> {
+    let meta = PartitionMeta { incarnation, relaxed };
+    let written = write_partition_meta(&cx.disk, &cx.arena(), dir, meta).await;
+    written.map_err(|error| match error {
+        OpenError::Io { source, operation, .. } => {
+            ControlError::Disk(Fault::new(operation, &source))
+        }
+        _ => ControlError::ReadOnly,
+    })
+}
+
+/// Brings all of a log into its files: after it, a copy of the partition's directory alone holds every ack.
+pub(crate) async fn checkpoint_log(cx: &Context, id: LogId) -> Result<(), ControlError> {
+    flush(cx, id).await?;
+    loop {
+        let job = {
+            let mut state = cx.state.borrow_mut();
+            let Some(log) = state.log(id) else { return Err(ControlError::Closed) };
+            let target = log.watermarks().dirty;
+            let found = log.tail.iter().find(|segment| !segment.is_flushed());
+            found.map(|segment| (segment.base(), segment.end(), target))
+        };
+        let Some((base, end, _)) = job else { break };
+        until(cx, id, |state| {
+            let Some(segment) = state.segment(id, base) else { return true };
+            if segment.written.done() >= end && segment.written.unfinished() == 0
+                || segment.flushed() >= end
+            {
+                return true;
+            }
+            if segment.file.is_some() && segment.may_write() {
+                let whole = segment.whole_end(segment.claimed());
+                if whole > segment.write_issued() {
+                    state.write(id, base, whole, false);
+                } else if segment.may_pad() {
+                    state.write_tail(id, base, true);
+                }
+            }
+            false
+        })
+        .await?;
+        let found = {
+            let mut state = cx.state.borrow_mut();
+            state.segment(id, base).and_then(|s| s.file.map(|file| (file, s.flushable())))
+        };
+        let Some((file, reached)) = found else { continue };
+        let synced = cx.disk.run(Op::Sync { file, data_only: true }).await;
+        if let Err(error) = synced {
+            let fault = Fault::new("flushing a segment", &error);
+            super::prepare::fence(cx, id, fault);
+            return Err(ControlError::Disk(fault));
+        }
+        let mut state = cx.state.borrow_mut();
+        let Some(segment) = state.segment(id, base) else { continue };
+        segment.finish_flush(reached);
+        let done = segment.flushed() >= end;
+        state.settle(id);
+        state.progress.notify();
+        if done && state.log(id).is_some_and(|log| log.active().base() == base) {
+            break;
+        }
+    }
+    write_epochs(cx, id).await
+}
+
+async fn write_epochs(cx: &Context, id: LogId) -> Result<(), ControlError> {
+    let (path, text) = {
+        let mut state = cx.state.borrow_mut();
+        let Some(log) = state.log(id) else { return Err(ControlError::Closed) };
+        if log.epochs.is_empty() {
+            return Ok(());
+        }
+        let entries: Vec<EpochStart> = log
+            .epochs
+            .iter()
+            .map(|(epoch, start_offset)| EpochStart { epoch: *epoch, start_offset: *start_offset })
+            .collect();
+        (log.identity.dir.join(names::EPOCHS), encode_epochs(&entries))
+    };
+    let written = write_small(&cx.disk, &cx.arena(), path, text.as_bytes()).await;
+    written.map_err(|e| ControlError::Disk(Fault::new("writing leader epochs", &e)))
+}
+
+/// Closes a log cleanly: everything in its file, the file cut to its data, the indexes beside it.
+pub(crate) async fn close_log(cx: &Context, id: LogId) -> Result<(), ControlError> {
+    checkpoint_log(cx, id).await?;
+    until(cx, id, |state| {
+        state.log(id).is_none_or(|log| {
+            log.tail.len() == 1 && log.writes_in_flight == 0 && !log.tail[0].preparing
+        })
+    })
+    .await?;
+    let io = |operation: &'static str| {
+        move |error: std::io::Error| ControlError::Disk(Fault::new(operation, &error))
+    };
+    let (file, end, dir, files, point) = {
+        let mut state = cx.state.borrow_mut();
+        let Some(log) = state.log(id) else { return Err(ControlError::Closed) };
+        let (dir, name) = (log.identity.dir.clone(), log.identity.name.clone());
+        let next = log.watermarks().dirty;
+        let segment = log.active();
+        segment.index.finish();
+        let base = segment.base();
+        let (offsets, times) = segment.index.encode();
+        let files =
+            [(dir.join(names::index(base)), offsets), (dir.join(names::time_index(base)), times)];
+        (segment.file.take(), segment.end(), dir, files, (name, next))
+    };
+    if let Some(file) = file {
+        let cut = Op::Truncate { file, len: end.get() };
+        cx.disk.run(cut).await.map_err(io("cutting a segment to its data"))?;
+        cx.disk.run(Op::Sync { file, data_only: false }).await.map_err(io("flushing a segment"))?;
+        cx.disk.run(Op::Close { file }).await.map_err(io("closing a segment"))?;
+        for (path, bytes) in files {
+            let written = write_small(&cx.disk, &cx.arena(), path, &bytes).await;
+            written.map_err(io("writing an index"))?;
+        }
+        sync_directory(&cx.disk, dir).await.map_err(io("flushing a directory"))?;
+    }
+    cx.points.set(point.0, point.1);
+    Ok(())
+}

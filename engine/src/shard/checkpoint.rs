@@ -1,0 +1,298 @@
+//! Frees journal space: writes back what old groups hold, flushes it, and lets the groups go.
+//!
+//! Runs in the background from half a journal on, so that an append does not wait for it. The crash schedule
+//! stands in `docs/durability.md`; the order here is what it proves: write, flush, release, announce.
+
+use std::collections::{BTreeMap, VecDeque};
+
+use crate::command::{Disk, FileHandle, Op};
+use crate::error::Fault;
+use crate::journal::{LogId, Reference};
+use crate::limits::{CHECKPOINT_AGE_NS, CHECKPOINT_SYNCS_IN_FLIGHT, CHECKPOINT_WRITES_IN_FLIGHT};
+use crate::log::Access;
+use crate::types::{Offset, Pos};
+
+use super::Context;
+use crate::local::join_bounded;
+use super::prepare::fence;
+use super::state::{Forced, State};
+
+/// How much of the journal a checkpoint frees.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Extent {
+    /// The older half.
+    Half,
+    /// All that is durable now.
+    All,
+    /// Groups up to this sequence.
+    UpTo(u64),
+}
+
+#[derive(Clone, Copy, Debug)]
+struct Item {
+    log: LogId,
+    segment: Offset,
+    need: Pos,
+}
+
+enum Status {
+    /// Written as far as needed, or nothing to be done.
+    Done,
+    /// The log is fenced: the journal must go on holding its bytes.
+    Stuck,
+    /// A write was begun or is in flight.
+    Waiting,
+}
+
+/// One checkpoint. Returns whether anything was freed.
+pub(crate) async fn checkpoint(cx: Context, extent: Extent) -> bool {
+    let until = {
+        let state = cx.state.borrow();
+        match extent {
+            Extent::Half => state.journal.older_part(1, 2),
+            Extent::All => Some(state.journal.durable_sequence()),
+            Extent::UpTo(sequence) => Some(sequence),
+        }
+    };
+    let Some(until) = until else { return false };
+    let began = cx.state.borrow().time.ns;
+    let mut carried: Vec<LogId> = Vec::new();
+    // A padded tail may still be needed after the whole blocks: twice is enough, the bound is for safety.
+    for _ in 0..16 {
+        let items = collect(&cx.state.borrow(), until, &carried);
+        if items.is_empty() {
+            break;
+        }
+        let stuck = write_back(&cx, items.clone()).await;
+        carry(&cx, until, &stuck).await;
+        carried.extend(stuck);
+        flush(&cx, &items).await;
+        if cx.state.borrow().journal.fault().is_some() {
+            return false;
+        }
+    }
+    let mut state = cx.state.borrow_mut();
+    let state = &mut *state;
+    let logs = &mut state.logs;
+    let freed = state.journal.release(|reference| {
+        is_flushed(logs[reference.log.0 as usize].as_deref(), reference)
+            || carried.contains(&reference.log)
+    });
+    state.stats.checkpoints += 1;
+    state.stats.checkpoint_ns += state.time.ns - began;
+    freed
+}
+
+/// Writes groups back once they are old, so that an idle partition's tail does not stay in the journal and a
+/// recovery finds little.
+pub(crate) async fn age(cx: Context) {
+    loop {
+        let (seen, now) = {
+            let state = cx.state.borrow();
+            (state.journal.durable_sequence(), state.time.ns)
+        };
+        cx.tasks.sleep_until(now + CHECKPOINT_AGE_NS).await;
+        if !take_turn(&cx).await {
+            break;
+        }
+        checkpoint(cx.clone(), Extent::UpTo(seen)).await;
+        let mut state = cx.state.borrow_mut();
+        state.after_checkpoint(true);
+        if state.journal.needed_bytes() == 0 || state.closing {
+            break;
+        }
+    }
+    cx.state.borrow_mut().stop_aging();
+}
+
+/// Waits until no checkpoint is running, and claims to be the one that is. `false` if the journal failed.
+pub(crate) async fn take_turn(cx: &Context) -> bool {
+    loop {
+        let progress = {
+            let mut state = cx.state.borrow_mut();
+            if state.journal.fault().is_some() {
+                return false;
+            }
+            if !state.checkpointing {
+                state.checkpointing = true;
+                return true;
+            }
+            state.progress.notified()
+        };
+        progress.await;
+    }
+}
+
+fn is_flushed(log: Option<&crate::log::Log>, reference: Reference) -> bool {
+    let Some(log) = log else { return true };
+    log.tail
+        .iter()
+        .find(|segment| segment.base() == reference.segment)
+        .is_none_or(|segment| segment.flushed() >= reference.end)
+}
+
+fn collect(state: &State, until: u64, carried: &[LogId]) -> VecDeque<Item> {
+    let mut needs: BTreeMap<(LogId, Offset), Pos> = BTreeMap::new();
+    state.journal.visit_needed(until, |reference| {
+        let log = state.logs[reference.log.0 as usize].as_deref();
+        if !carried.contains(&reference.log) && !is_flushed(log, reference) {
+            let need = needs.entry((reference.log, reference.segment)).or_default();
+            *need = (*need).max(reference.end);
+        }
+    });
+    needs.into_iter().map(|((log, segment), need)| Item { log, segment, need }).collect()
+}
+
+/// Brings every item's bytes into its file. Returns the logs that can not be written.
+async fn write_back(cx: &Context, mut waiting: VecDeque<Item>) -> Vec<LogId> {
+    let mut begun: VecDeque<Item> = VecDeque::new();
+    let mut stuck = Vec::new();
+    loop {
+        let progress = {
+            let mut state = cx.state.borrow_mut();
+            while begun.front().is_some_and(|item| is_written(&mut state, item)) {
+                begun.pop_front();
+            }
+            for _ in 0..waiting.len().min(CHECKPOINT_WRITES_IN_FLIGHT * 4) {
+                if state.writes.in_flight() >= CHECKPOINT_WRITES_IN_FLIGHT {
+                    break;
+                }
+                let Some(item) = waiting.pop_front() else { break };
+                match write_item(&mut state, &item) {
+                    Status::Done => begun.push_back(item),
+                    Status::Stuck => stuck.push(item.log),
+                    Status::Waiting => waiting.push_back(item),
+                }
+            }
+            if waiting.is_empty() && begun.is_empty() {
+                return stuck;
+            }
+            if state.journal.fault().is_some() {
+                return stuck;
+            }
+            state.progress.notified()
+        };
+        progress.await;
+    }
+}
+
+fn is_written(state: &mut State, item: &Item) -> bool {
+    let Some(log) = state.log(item.log) else { return true };
+    if matches!(log.access, Access::Fenced(_)) {
+        return true;
+    }
+    log.segment(item.segment).is_none_or(|segment| segment.written.done() >= item.need)
+}
+
+fn write_item(state: &mut State, item: &Item) -> Status {
+    let block = state.settings.shape.block;
+    let Some(log) = state.log(item.log) else { return Status::Done };
+    if matches!(log.access, Access::Fenced(_)) {
+        return Status::Stuck;
+    }
+    let Some(segment) = log.segment(item.segment) else { return Status::Done };
+    if segment.written.done() >= item.need {
+        return Status::Done;
+    }
+    if segment.file.is_none() || !segment.may_write() {
+        return Status::Waiting;
+    }
+    let whole = segment.whole_end(segment.claimed());
+    if whole > segment.write_issued() {
+        state.write(item.log, item.segment, whole, false);
+        let Some(segment) = state.segment(item.log, item.segment) else { return Status::Done };
+        return if segment.write_issued() >= item.need { Status::Done } else { Status::Waiting };
+    }
+    if segment.write_issued() >= item.need {
+        return Status::Done;
+    }
+    let in_last_block = item.need.since(segment.write_issued()) < block;
+    if in_last_block && segment.may_pad() {
+        return if state.write_tail(item.log, item.segment, true) {
+            Status::Done
+        } else {
+            Status::Waiting
+        };
+    }
+    Status::Waiting
+}
+
+/// Has the journal hold again what can not be written back, so that its older groups can go.
+async fn carry(cx: &Context, until: u64, stuck: &[LogId]) {
+    if stuck.is_empty() {
+        return;
+    }
+    let last = {
+        let mut state = cx.state.borrow_mut();
+        let mut again = Vec::new();
+        state.journal.visit_needed(until, |reference| {
+            if stuck.contains(&reference.log) {
+                again.push(Reference { claims: false, ..reference });
+            }
+        });
+        let state = &mut *state;
+        again.retain(|r| !is_flushed(state.logs[r.log.0 as usize].as_deref(), *r));
+        again.into_iter().map(|r| state.force(Forced::Carry(r))).last()
+    };
+    if let Some(last) = last {
+        wait_for_forced(cx, last).await;
+    }
+}
+
+/// Waits until a forced entry is durable. `false` if the journal failed.
+pub(crate) async fn wait_for_forced(cx: &Context, number: u64) -> bool {
+    loop {
+        let progress = {
+            let state = cx.state.borrow();
+            if state.is_forced(number) {
+                return true;
+            }
+            if state.journal.fault().is_some() {
+                return false;
+            }
+            state.progress.notified()
+        };
+        progress.await;
+    }
+}
+
+/// Flushes the items' files: one by one, or by one flush of the device where that covers them.
+async fn flush(cx: &Context, items: &VecDeque<Item>) {
+    let (targets, global) = {
+        let mut state = cx.state.borrow_mut();
+        let global = state.settings.global_flush.then_some(state.journal_file);
+        let mut targets: Vec<(Item, FileHandle, Pos)> = Vec::new();
+        for item in items {
+            if let Some(segment) = state.segment(item.log, item.segment)
+                && let Some(file) = segment.file
+            {
+                targets.push((*item, file, segment.flushable()));
+            }
+        }
+        (targets, global)
+    };
+    let disk = &cx.disk;
+    let results = if let Some(file) = global {
+        let one = disk.run(Op::Sync { file, data_only: true }).await.map(drop);
+        vec![one]
+    } else {
+        let syncs = targets.iter().map(|(_, file, _)| {
+            let sync = disk.run(Op::Sync { file: *file, data_only: true });
+            async move { sync.await.map(drop) }
+        });
+        join_bounded(CHECKPOINT_SYNCS_IN_FLIGHT, syncs).await
+    };
+    cx.state.borrow_mut().stats.flushes += results.len() as u64;
+    for (at, (item, _, reached)) in targets.into_iter().enumerate() {
+        let result = if global.is_some() { &results[0] } else { &results[at] };
+        if let Err(error) = result {
+            fence(cx, item.log, Fault::new("flushing a segment", error));
+            continue;
+        }
+        let mut state = cx.state.borrow_mut();
+        if let Some(segment) = state.segment(item.log, item.segment) {
+            segment.finish_flush(reached);
+        }
+        state.settle(item.log);
+    }
+}

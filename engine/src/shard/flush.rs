@@ -1,0 +1,172 @@
+//! Flushes a log to stable storage on demand or by its `interval`, and changes its policy.
+
+use crate::command::{Disk, Op};
+use crate::error::{ControlError, Fault};
+use crate::journal::LogId;
+use crate::log::{Access, Unflushed};
+use crate::types::{FlushPolicy, Offset, Pos};
+
+use super::Context;
+use super::prepare::fence;
+use super::state::{Errand, State};
+
+/// Waits until `done` says so; `Err` if the log is fenced or gone before.
+pub(crate) async fn until(
+    cx: &Context,
+    id: LogId,
+    mut done: impl FnMut(&mut State) -> bool,
+) -> Result<(), ControlError> {
+    loop {
+        let progress = {
+            let mut state = cx.state.borrow_mut();
+            if done(&mut state) {
+                return Ok(());
+            }
+            let Some(log) = state.log(id) else { return Err(ControlError::Closed) };
+            match log.access {
+                Access::Fenced(fault) => return Err(ControlError::Disk(fault)),
+                Access::Damaged => return Err(ControlError::ReadOnly),
+                Access::Open | Access::Full | Access::Cutting => {}
+            }
+            if let (Some(fault), true) = (state.journal.fault(), state.closing) {
+                return Err(ControlError::Disk(fault));
+            }
+            state.progress.notified()
+        };
+        progress.await;
+    }
+}
+
+/// Brings every record appended before this call to stable storage.
+pub(crate) async fn flush(cx: &Context, id: LogId) -> Result<(), ControlError> {
+    let target = match cx.state.borrow_mut().log(id) {
+        Some(log) => log.watermarks().dirty,
+        None => return Err(ControlError::Closed),
+    };
+    until(cx, id, |state| state.log(id).is_none_or(|log| !log.flushing)).await?;
+    let group = {
+        let mut state = cx.state.borrow_mut();
+        let Some(log) = state.log(id) else { return Err(ControlError::Closed) };
+        if log.watermarks().durable >= target {
+            return Ok(());
+        }
+        log.flushing = true;
+        log.unflushed = Unflushed::default();
+        log.policy == FlushPolicy::Group && !log.tail.iter().any(|s| s.needs_flush())
+    };
+    let result = if group {
+        until(cx, id, |state| {
+            state.log(id).is_none_or(|log| log.watermarks().durable >= target)
+        })
+        .await
+    } else {
+        flush_segments(cx, id, target).await
+    };
+    let mut state = cx.state.borrow_mut();
+    if let Some(log) = state.log(id) {
+        log.flushing = false;
+    }
+    state.look_at(id);
+    state.progress.notify();
+    result
+}
+
+async fn flush_segments(cx: &Context, id: LogId, target: Offset) -> Result<(), ControlError> {
+    let ends: Vec<(Offset, Pos)> = match cx.state.borrow_mut().log(id) {
+        Some(log) => log.tail.iter().map(|segment| (segment.base(), segment.end())).collect(),
+        None => return Err(ControlError::Closed),
+    };
+    for (base, end) in ends {
+        flush_segment(cx, id, base, end).await?;
+    }
+    let mut state = cx.state.borrow_mut();
+    if let Some(log) = state.log(id) {
+        log.raise_durable(target);
+    }
+    state.settle(id);
+    Ok(())
+}
+
+async fn flush_segment(
+    cx: &Context,
+    id: LogId,
+    base: Offset,
+    end: Pos,
+) -> Result<(), ControlError> {
+    let gone = |state: &mut State| state.segment(id, base).is_none();
+    until(cx, id, |state| {
+        gone(state)
+            || state.segment(id, base).is_some_and(|s| {
+                s.written.done() >= end || (!s.needs_flush() && s.durable.done() >= end)
+            })
+    })
+    .await?;
+    let (file, reached) = {
+        let mut state = cx.state.borrow_mut();
+        let Some(segment) = state.segment(id, base) else { return Ok(()) };
+        if segment.durable.done() >= end && segment.entry_durable {
+            return Ok(());
+        }
+        let Some(file) = segment.file else { return Ok(()) };
+        (file, segment.flushable())
+    };
+    cx.state.borrow_mut().stats.flushes += 1;
+    if let Err(error) = cx.disk.run(Op::Sync { file, data_only: true }).await {
+        let fault = Fault::new("flushing a segment", &error);
+        fence(cx, id, fault);
+        return Err(ControlError::Disk(fault));
+    }
+    {
+        let mut state = cx.state.borrow_mut();
+        let Some(segment) = state.segment(id, base) else { return Ok(()) };
+        segment.finish_flush(reached);
+        if segment.durable.done() < end {
+            // The tail may be rewritten: it counts by its image in the journal.
+            segment.journal_goal = segment.journal_goal.max(end);
+            if let Some(fault) = state.journal.fault() {
+                return Err(ControlError::Disk(fault));
+            }
+        }
+        state.look_at(id);
+    }
+    until(cx, id, |state| {
+        gone(state)
+            || state
+                .segment(id, base)
+                .is_some_and(|s| s.durable.done() >= end && s.entry_durable)
+    })
+    .await
+}
+
+/// Flushes an `interval` log when its time is up.
+pub(crate) async fn alarm(cx: Context, id: LogId) {
+    let due = {
+        let mut state = cx.state.borrow_mut();
+        let Some(log) = state.log(id) else { return };
+        let (FlushPolicy::Interval { ms, .. }, Some(since)) = (log.policy, log.unflushed.since_ns)
+        else {
+            return;
+        };
+        since + u64::from(ms) * 1_000_000
+    };
+    cx.tasks.sleep_until(due).await;
+    let still = {
+        let mut state = cx.state.borrow_mut();
+        let now = state.time.ns;
+        let Some(log) = state.log(id) else { return };
+        let FlushPolicy::Interval { ms, .. } = log.policy else { return };
+        match log.unflushed.since_ns {
+            Some(since) if now < since + u64::from(ms) * 1_000_000 => {
+                // A flush came in between; the clock runs from a later append.
+                state.errand(Errand::Alarm(id));
+                false
+            }
+            Some(_) => true,
+            None => false,
+        }
+    };
+    if still {
+        // A failed flush has fenced the log, which its appends are told.
+        drop(flush(&cx, id).await);
+    }
+}

@@ -1,0 +1,202 @@
+//! Makes segment files and readies their space ahead of the bytes, so that an append is a pure overwrite and a
+//! full disk is found before anything is acknowledged.
+
+use crate::buffers::CHUNK_BYTES_MAX;
+use crate::command::{Disk, Done, FileHandle, Op, OpenMode};
+use crate::error::{AppendError, Fault};
+use crate::files::sync_directory;
+use crate::format::names;
+use crate::journal::LogId;
+use crate::limits::{
+    FULL_RETRY_NS, PREPARE_BYTES_MAX, PREPARE_BYTES_MIN, PREZERO_WRITES_IN_FLIGHT,
+};
+use crate::log::Access;
+use crate::types::{Offset, Pos, Prepare};
+
+use super::Context;
+use crate::local::join_bounded;
+use super::state::tell;
+
+/// How much is readied next behind `prepared`: as much again as there is, within bounds.
+fn next_bytes(prepared: Pos) -> u64 {
+    prepared.get().clamp(PREPARE_BYTES_MIN, PREPARE_BYTES_MAX)
+}
+
+/// How far ahead of the bytes space is kept ready.
+pub(crate) fn ahead_bytes(prepare: Prepare, prepared: Pos) -> u64 {
+    if prepare == Prepare::None { 0 } else { next_bytes(prepared) / 2 }
+}
+
+/// What is to be readied next.
+enum Job {
+    Open(std::path::PathBuf),
+    Extend { file: FileHandle, from: Pos, to: Pos },
+    Nothing,
+}
+
+/// Opens the segment's file and readies space until there is enough ahead of its bytes.
+pub(crate) async fn prepare(cx: Context, id: LogId, base: Offset) {
+    loop {
+        let result = match next_job(&cx, id, base) {
+            Job::Nothing => break,
+            Job::Open(path) => open(&cx, id, base, path).await,
+            Job::Extend { file, from, to } => extend(&cx, id, base, file, (from, to)).await,
+        };
+        if let Err(fault) = result {
+            if !fault.is_full() {
+                fence(&cx, id, fault);
+                break;
+            }
+            wait_for_space(&cx, id).await;
+        } else {
+            let mut state = cx.state.borrow_mut();
+            if let Some(log) = state.log(id)
+                && log.access == Access::Full
+            {
+                log.access = Access::Open;
+            }
+            state.look_at(id);
+            state.progress.notify();
+        }
+        if cx.state.borrow().closing {
+            break;
+        }
+    }
+    let mut state = cx.state.borrow_mut();
+    if let Some(segment) = state.segment(id, base) {
+        segment.preparing = false;
+    }
+    state.look_at(id);
+    state.progress.notify();
+}
+
+/// The disk is full: what is not on its way is taken back, and appends are refused until a retry succeeds.
+async fn wait_for_space(cx: &Context, id: LogId) {
+    let inbox = cx.state.borrow().inbox.clone();
+    if let Some(log) = cx.state.borrow_mut().log(id)
+        && matches!(log.access, Access::Open | Access::Full)
+    {
+        log.access = Access::Full;
+        log.take_back(&AppendError::DiskFull, |ended| tell(&inbox, ended));
+    }
+    let now = cx.state.borrow().time.ns;
+    cx.tasks.sleep_until(now + FULL_RETRY_NS).await;
+}
+
+fn next_job(cx: &Context, id: LogId, base: Offset) -> Job {
+    let mut state = cx.state.borrow_mut();
+    let (how, shape) = (state.settings.prepare, state.settings.shape);
+    let Some(log) = state.log(id) else { return Job::Nothing };
+    if matches!(log.access, Access::Fenced(_) | Access::Damaged) {
+        return Job::Nothing;
+    }
+    let path = log.identity.dir.join(names::segment(base));
+    let Some(segment) = log.segment(base) else { return Job::Nothing };
+    let Some(file) = segment.file else { return Job::Open(path) };
+    let end = segment.end().ceil(shape.block);
+    let ahead = if segment.rolled { 0 } else { ahead_bytes(how, segment.prepared) };
+    let limit = shape.segment_bytes.next_multiple_of(shape.block);
+    let wanted = (end.get() + ahead).min(limit).max(end.get()).max(segment.prepare_goal.get());
+    if how == Prepare::None {
+        segment.prepared = segment.prepared.max(Pos::new(limit)).max(end);
+        return Job::Nothing;
+    }
+    if segment.prepared.get() >= wanted {
+        return Job::Nothing;
+    }
+    let from = segment.prepared.floor(shape.block);
+    let to = (from.get() + next_bytes(from)).max(wanted).min(limit.max(end.get()));
+    let to = to.min(from.get() + PREPARE_BYTES_MAX);
+    Job::Extend { file, from, to: Pos::new(to).ceil(shape.block) }
+}
+
+async fn open(
+    cx: &Context,
+    id: LogId,
+    base: Offset,
+    path: std::path::PathBuf,
+) -> Result<(), Fault> {
+    let direct = cx.state.borrow().settings.direct;
+    let mode = OpenMode { create: true, direct, ..OpenMode::default() };
+    let opened = cx.disk.run(Op::Open { path, mode }).await;
+    let file = match opened.map_err(|e| Fault::new("opening a segment", &e))? {
+        Done::File(file) => file,
+        _ => unreachable!("an open gives a file"),
+    };
+    let dir = {
+        let mut state = cx.state.borrow_mut();
+        let Some(log) = state.log(id) else { return Ok(()) };
+        let dir = log.identity.dir.clone();
+        let Some(segment) = log.segment(base) else { return Ok(()) };
+        segment.file = Some(file);
+        (!segment.entry_durable).then_some(dir)
+    };
+    if let Some(dir) = dir {
+        // Bytes flow meanwhile; their acks wait.
+        let cx2 = cx.clone();
+        let _runs_on = cx.tasks.spawn(async move {
+            let synced = sync_directory(&cx2.disk, dir).await;
+            match synced {
+                Ok(()) => {
+                    let mut state = cx2.state.borrow_mut();
+                    if let Some(segment) = state.segment(id, base) {
+                        segment.entry_durable = true;
+                    }
+                    state.settle(id);
+                    state.progress.notify();
+                }
+                Err(error) => fence(&cx2, id, Fault::new("flushing a directory", &error)),
+            }
+        });
+    }
+    Ok(())
+}
+
+async fn extend(
+    cx: &Context,
+    id: LogId,
+    base: Offset,
+    file: FileHandle,
+    (from, to): (Pos, Pos),
+) -> Result<(), Fault> {
+    let len = to.since(from);
+    let (how, zeros) = {
+        let state = cx.state.borrow();
+        (state.settings.prepare, state.zeros.clone())
+    };
+    let allocated = cx.disk.run(Op::Allocate { file, pos: from.get(), len }).await;
+    match allocated {
+        Err(error) if error.raw_os_error() == Some(libc::EOPNOTSUPP) => {}
+        other => drop(other.map_err(|e| Fault::new("reserving space", &e))?),
+    }
+    if how == Prepare::Prezero {
+        let disk = cx.disk.clone();
+        let writes = (from.get()..to.get()).step_by(CHUNK_BYTES_MAX).map(|pos| {
+            let bytes = (to.get() - pos).min(CHUNK_BYTES_MAX as u64) as usize;
+            disk.run(Op::Write { file, pos, data: zeros.slice(0..bytes), durable: false })
+        });
+        for written in join_bounded(PREZERO_WRITES_IN_FLIGHT, writes).await {
+            written.map_err(|e| Fault::new("zeroing space", &e))?;
+        }
+    }
+    // Now, so that a later flush of data alone finds the extents and the length on stable storage.
+    let synced = cx.disk.run(Op::Sync { file, data_only: true }).await;
+    synced.map_err(|e| Fault::new("flushing prepared space", &e))?;
+    let mut state = cx.state.borrow_mut();
+    state.stats.prepared_bytes += len;
+    if let Some(segment) = state.segment(id, base) {
+        segment.prepared = segment.prepared.max(to);
+    }
+    Ok(())
+}
+
+/// Closes a log after a fault, and tells its clients.
+pub(crate) fn fence(cx: &Context, id: LogId, fault: Fault) {
+    let mut state = cx.state.borrow_mut();
+    let inbox = state.inbox.clone();
+    if let Some(log) = state.log(id) {
+        log.fence(fault, |ended| tell(&inbox, ended));
+    }
+    state.stats.faults += 1;
+    state.progress.notify();
+}

@@ -1,0 +1,325 @@
+//! Reads whole batches back: from memory where they are, else from the segment's file.
+
+use crate::batch::validate_stored;
+use crate::buffers::PAGE_BYTES;
+use crate::command::{Disk, Done, FileHandle, Op, OpenMode};
+use crate::error::{Fault, ReadError};
+use crate::files::{open, read_at, read_small};
+use crate::format::batch_header::{BatchHeader, HEADER_BYTES};
+use crate::format::index::OffsetEntry;
+use crate::format::names;
+use crate::index::floor;
+use crate::journal::LogId;
+use crate::limits::BATCH_BYTES_MAX;
+use crate::types::{Isolation, Offset, Pos};
+
+use super::Context;
+
+/// Where a segment's bytes are.
+#[derive(Clone, Copy, Debug)]
+enum Source {
+    /// In the tail; bytes from this position on are in memory.
+    Tail { file: Option<FileHandle>, memory: Pos },
+    /// In a file of its own.
+    Sealed { file: Option<FileHandle> },
+}
+
+/// A place in a log to read from.
+#[derive(Clone, Copy, Debug)]
+struct Place {
+    base: Offset,
+    /// One past the segment's last offset: where the next segment begins, or the isolation bound.
+    limit: Offset,
+    /// Where to begin to look.
+    pos: Pos,
+    end: Option<Pos>,
+    source: Source,
+}
+
+/// Reads batches from the one that holds `offset` on, up to `max_bytes`, at least one. Empty at the log's end.
+pub(crate) async fn read(
+    cx: &Context,
+    id: LogId,
+    offset: Offset,
+    max_bytes: usize,
+    isolation: Isolation,
+) -> Result<Vec<u8>, ReadError> {
+    let mut out = Vec::new();
+    let mut next = offset;
+    loop {
+        let Some(place) = locate(cx, id, next, isolation)? else { return Ok(out) };
+        let place = seek(cx, id, place, next).await?;
+        let before = out.len();
+        next = collect(cx, id, place, (offset, next), max_bytes, &mut out).await?;
+        // On to the next segment only if this one is used up and there is room.
+        let more = next >= place.limit && out.len() < max_bytes;
+        if !more || (out.len() == before && !out.is_empty()) {
+            return Ok(out);
+        }
+    }
+}
+
+fn locate(
+    cx: &Context,
+    id: LogId,
+    offset: Offset,
+    isolation: Isolation,
+) -> Result<Option<Place>, ReadError> {
+    let mut state = cx.state.borrow_mut();
+    let Some(log) = state.log(id) else { return Err(ReadError::Closed) };
+    let marks = log.watermarks();
+    let bound = match isolation {
+        Isolation::Durable => marks.durable,
+        Isolation::Dirty => marks.dirty,
+    };
+    if offset < marks.log_start || offset > bound {
+        return Err(ReadError::OutOfRange { asked: offset, start: marks.log_start, end: bound });
+    }
+    if offset == bound {
+        return Ok(None);
+    }
+    let tail_base = log.tail[0].base();
+    if offset < tail_base {
+        let at = log.sealed.partition_point(|sealed| sealed.base <= offset);
+        let Some(at) = at.checked_sub(1) else {
+            return Err(ReadError::OutOfRange { asked: offset, start: marks.log_start, end: bound });
+        };
+        let sealed = log.sealed[at];
+        let limit = log.sealed.get(at + 1).map_or(tail_base, |next| next.base);
+        return Ok(Some(Place {
+            base: sealed.base,
+            limit: limit.min(bound),
+            pos: Pos::ZERO,
+            end: sealed.end,
+            source: Source::Sealed { file: sealed.file },
+        }));
+    }
+    let at = log.tail.iter().rposition(|segment| segment.base() <= offset).unwrap_or(0);
+    let limit = log.tail.get(at + 1).map_or(bound, |next| next.base());
+    let segment = &log.tail[at];
+    Ok(Some(Place {
+        base: segment.base(),
+        limit: limit.min(bound),
+        pos: segment.index.floor(offset),
+        end: Some(segment.end()),
+        source: Source::Tail { file: segment.file, memory: segment.window.base() },
+    }))
+}
+
+/// Opens a sealed segment and finds the place in its index.
+async fn seek(cx: &Context, id: LogId, place: Place, offset: Offset) -> Result<Place, ReadError> {
+    let Source::Sealed { file } = place.source else { return Ok(place) };
+    let io = |error: std::io::Error| ReadError::Disk(Fault::new("reading a segment", &error));
+    let (dir, direct) = {
+        let mut state = cx.state.borrow_mut();
+        let direct = state.settings.direct;
+        let Some(log) = state.log(id) else { return Err(ReadError::Closed) };
+        (log.identity.dir.clone(), direct)
+    };
+    let file = match file {
+        Some(file) => file,
+        None => {
+            let path = dir.join(names::segment(place.base));
+            let mode = OpenMode { read_only: true, direct, ..OpenMode::default() };
+            open(&cx.disk, &path, mode).await.map_err(io)?
+        }
+    };
+    let end = match place.end {
+        Some(end) => end,
+        None => match cx.disk.run(Op::Length { file }).await.map_err(io)? {
+            Done::Length(length) => Pos::new(length.min(i32::MAX as u64)),
+            _ => unreachable!("a length gives a length"),
+        },
+    };
+    keep_open(cx, id, place.base, file, end).await;
+    let index = dir.join(names::index(place.base));
+    let bytes = read_small(&cx.disk, &cx.arena(), &index).await.map_err(io)?.unwrap_or_default();
+    let mut entries: Vec<OffsetEntry> = Vec::with_capacity(bytes.len() / 8);
+    for chunk in bytes.chunks_exact(8) {
+        let Ok(chunk) = <[u8; 8]>::try_from(chunk) else { break };
+        // A doubtful index is no evidence: what is good of it still shortens the way.
+        let Some(entry) = OffsetEntry::decode(chunk, entries.last().copied()) else { break };
+        entries.push(entry);
+    }
+    let pos = floor(&entries, place.base, offset).min(end);
+    Ok(Place { pos, end: Some(end), source: Source::Sealed { file: Some(file) }, ..place })
+}
+
+/// Keeps one sealed segment open for reading; another one that was is closed.
+async fn keep_open(cx: &Context, id: LogId, base: Offset, file: FileHandle, end: Pos) {
+    let closing = {
+        let mut state = cx.state.borrow_mut();
+        let Some(log) = state.log(id) else { return };
+        let mut closing = Vec::new();
+        for sealed in &mut log.sealed {
+            if sealed.base == base {
+                sealed.end = Some(end);
+                if let Some(other) = sealed.file.replace(file).filter(|other| *other != file) {
+                    closing.push(other);
+                }
+            } else {
+                // A read of it may be under way on this shard: only idle files are closed.
+                closing.extend((log.readers == 0).then(|| sealed.file.take()).flatten());
+            }
+        }
+        closing
+    };
+    for file in closing {
+        drop(cx.disk.run(Op::Close { file }).await);
+    }
+}
+
+/// Gathers whole batches from a place on. Returns the offset that comes next.
+async fn collect(
+    cx: &Context,
+    id: LogId,
+    place: Place,
+    (asked, from): (Offset, Offset),
+    max_bytes: usize,
+    out: &mut Vec<u8>,
+) -> Result<Offset, ReadError> {
+    let mut pos = place.pos;
+    let mut next = from;
+    let end = place.end.unwrap_or(pos);
+    let mut buffer = Bytes { start: pos, bytes: Vec::new() };
+    while next < place.limit && pos < end {
+        let damaged = ReadError::Damaged { asked, segment: place.base, pos: pos.get() };
+        let head = end.since(pos).min(HEADER_BYTES as u64) as usize;
+        let want = max_bytes.clamp(PAGE_BYTES, BATCH_BYTES_MAX);
+        fill(cx, id, place, &mut buffer, (pos, head, want, end)).await?;
+        let Ok(header) = BatchHeader::decode(buffer.from(pos)) else { return Err(damaged) };
+        let Some((base, last)) = header.offsets() else { return Err(damaged) };
+        let bytes = header.batch_bytes();
+        if bytes > BATCH_BYTES_MAX || bytes as u64 > end.since(pos) {
+            return Err(damaged);
+        }
+        if base >= place.limit {
+            return Ok(place.limit);
+        }
+        let after = pos.plus(bytes as u64);
+        if last < from {
+            pos = after;
+            continue;
+        }
+        if !out.is_empty() && out.len() + bytes > max_bytes {
+            return Ok(next);
+        }
+        fill(cx, id, place, &mut buffer, (pos, bytes, want, end)).await?;
+        let batch = &buffer.from(pos)[..bytes];
+        if validate_stored(batch).is_err() {
+            return Err(damaged);
+        }
+        out.extend_from_slice(batch);
+        next = last.plus(1);
+        pos = after;
+    }
+    Ok(if pos >= end { place.limit.max(next) } else { next })
+}
+
+/// Consecutive bytes of a segment.
+struct Bytes {
+    start: Pos,
+    bytes: Vec<u8>,
+}
+
+impl Bytes {
+    fn from(&self, pos: Pos) -> &[u8] {
+        &self.bytes[pos.since(self.start) as usize..]
+    }
+
+    fn has(&self, pos: Pos, len: usize) -> bool {
+        pos >= self.start && self.start.plus(self.bytes.len() as u64) >= pos.plus(len as u64)
+    }
+}
+
+/// Makes `len` bytes at `pos` available, and up to `want` if they are cheap.
+async fn fill(
+    cx: &Context,
+    id: LogId,
+    place: Place,
+    buffer: &mut Bytes,
+    (pos, len, want, end): (Pos, usize, usize, Pos),
+) -> Result<(), ReadError> {
+    if buffer.has(pos, len) {
+        return Ok(());
+    }
+    let to = pos.plus(want.max(len) as u64).min(end);
+    buffer.start = pos;
+    buffer.bytes.clear();
+    if from_memory(cx, id, place, pos, to, &mut buffer.bytes) {
+        return Ok(());
+    }
+    let file = match place.source {
+        Source::Tail { file, .. } | Source::Sealed { file } => file,
+    };
+    let Some(file) = file else {
+        return Err(ReadError::Disk(Fault { operation: "reading a segment", errno: libc::EBADF }));
+    };
+    let _reader = Reader::new(cx, id);
+    // Bytes that are not yet in the file are in memory: the file is read up to where memory begins.
+    let to = match place.source {
+        Source::Tail { memory, .. } if memory > pos => to.min(memory),
+        _ => to,
+    };
+    let mut at = pos.floor(PAGE_BYTES as u64);
+    while at < to {
+        let bytes = to.since(at).min(crate::buffers::CHUNK_BYTES_MAX as u64) as usize;
+        let bytes = bytes.next_multiple_of(PAGE_BYTES);
+        let chunk = read_at(&cx.disk, &cx.arena(), file, at.get(), bytes).await;
+        let chunk = chunk.map_err(|error| match error.raw_os_error() {
+            Some(libc::ENOMEM) => ReadError::Overloaded,
+            _ => ReadError::Disk(Fault::new("reading a segment", &error)),
+        })?;
+        let skip = if at < pos { pos.since(at) as usize } else { 0 };
+        let keep = to.since(at).min(chunk.len() as u64) as usize;
+        if keep <= skip {
+            break;
+        }
+        buffer.bytes.extend_from_slice(&chunk[skip..keep]);
+        at = at.plus(bytes as u64);
+    }
+    let wanting = len.saturating_sub(buffer.bytes.len());
+    if wanting > 0 {
+        let mut rest = Vec::new();
+        let from = pos.plus(buffer.bytes.len() as u64);
+        if !from_memory(cx, id, place, from, from.plus(wanting as u64), &mut rest) {
+            return Err(ReadError::Damaged { asked: place.base, segment: place.base, pos: from.get() });
+        }
+        buffer.bytes.extend_from_slice(&rest);
+    }
+    Ok(())
+}
+
+fn from_memory(cx: &Context, id: LogId, place: Place, from: Pos, to: Pos, out: &mut Vec<u8>) -> bool {
+    let Source::Tail { .. } = place.source else { return false };
+    let mut state = cx.state.borrow_mut();
+    let Some(segment) = state.segment(id, place.base) else { return false };
+    if segment.window.base() > from || segment.window.end() < to {
+        return false;
+    }
+    segment.window.visit(from, to, |bytes| out.extend_from_slice(bytes));
+    true
+}
+
+/// Counts a read of files under way, so that they stay open.
+struct Reader {
+    cx: Context,
+    id: LogId,
+}
+
+impl Reader {
+    fn new(cx: &Context, id: LogId) -> Self {
+        if let Some(log) = cx.state.borrow_mut().log(id) {
+            log.readers += 1;
+        }
+        Self { cx: cx.clone(), id }
+    }
+}
+
+impl Drop for Reader {
+    fn drop(&mut self) {
+        if let Some(log) = self.cx.state.borrow_mut().log(self.id) {
+            log.readers -= 1;
+        }
+    }
+}

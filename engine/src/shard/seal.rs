@@ -1,0 +1,236 @@
+//! Finishes a rolled segment: all bytes into the file, flushed, the file cut to its data, indexes and seal beside
+//! it.
+
+use std::path::PathBuf;
+
+use crate::command::{Disk, Done, Op, OpenMode};
+use crate::error::{ControlError, Fault};
+use crate::format::crc::crc32c_append;
+use crate::format::names;
+use crate::format::seal::Seal;
+use crate::index::{Index, Indexed};
+use crate::journal::LogId;
+use crate::log::Sealed;
+use crate::recovery::scan::{BatchScanner, FileReader, Scanned};
+use crate::types::{Offset, Pos};
+
+use super::Context;
+use crate::files::{open, sync_directory, write_small};
+use super::flush::until;
+use super::prepare::fence;
+
+/// Seals a segment the log has rolled past.
+pub(crate) async fn seal(cx: Context, id: LogId, base: Offset) {
+    if let Err(ControlError::Disk(fault)) = try_seal(&cx, id, base).await {
+        fence(&cx, id, fault);
+    }
+}
+
+async fn try_seal(cx: &Context, id: LogId, base: Offset) -> Result<(), ControlError> {
+    finish_bytes(cx, id, base).await?;
+    let crc = whole_crc(cx, id, base).await?;
+    let (file, end, dir, files) = {
+        let mut state = cx.state.borrow_mut();
+        let Some(log) = state.log(id) else { return Err(ControlError::Closed) };
+        let dir = log.identity.dir.clone();
+        let incarnation = log.identity.incarnation;
+        let next = following(log, base);
+        let Some(segment) = log.segment(base) else { return Ok(()) };
+        let Some(file) = segment.file else { unreachable!("a written segment is open") };
+        let end = segment.end();
+        let (offsets, times) = segment.index.encode();
+        let seal = Seal {
+            incarnation,
+            base_offset: base,
+            next_offset: next,
+            length: end,
+            crc,
+        };
+        let files = [
+            (dir.join(names::index(base)), offsets),
+            (dir.join(names::time_index(base)), times),
+            (dir.join(names::seal(base)), seal.encode().to_vec()),
+        ];
+        (file, end, dir, files)
+    };
+    let io = |operation: &'static str| {
+        move |error: std::io::Error| ControlError::Disk(Fault::new(operation, &error))
+    };
+    let cut = Op::Truncate { file, len: end.get() };
+    cx.disk.run(cut).await.map_err(io("cutting a segment to its data"))?;
+    cx.disk.run(Op::Sync { file, data_only: false }).await.map_err(io("flushing a segment"))?;
+    for (path, bytes) in files {
+        write_small(&cx.disk, &cx.arena(), path, &bytes).await.map_err(io("writing an index"))?;
+    }
+    sync_directory(&cx.disk, dir).await.map_err(io("flushing a directory"))?;
+    retire(cx, id, base).await;
+    Ok(())
+}
+
+/// The checksum of the whole file: kept while it was appended to, or read back if the segment was reopened.
+async fn whole_crc(cx: &Context, id: LogId, base: Offset) -> Result<u32, ControlError> {
+    let (file, end) = {
+        let mut state = cx.state.borrow_mut();
+        let Some(segment) = state.segment(id, base) else { return Err(ControlError::Closed) };
+        if let Some(crc) = segment.crc() {
+            return Ok(crc);
+        }
+        let Some(file) = segment.file else { unreachable!("a written segment is open") };
+        (file, segment.end().get())
+    };
+    let mut crc = 0;
+    let mut left = end;
+    let arena = cx.arena();
+    let mut reader = FileReader::new(&cx.disk, &arena, file, 0, end);
+    let read = |error: std::io::Error| ControlError::Disk(Fault::new("reading a segment", &error));
+    while let Some(chunk) = reader.next().await.map_err(read)? {
+        let part = &chunk[..chunk.len().min(left as usize)];
+        crc = crc32c_append(crc, part);
+        left -= part.len() as u64;
+    }
+    Ok(crc)
+}
+
+fn following(log: &crate::log::Log, base: Offset) -> Offset {
+    let at = log.tail.iter().position(|segment| segment.base() == base);
+    at.and_then(|at| log.tail.get(at + 1)).map_or(log.watermarks().dirty, |next| next.base())
+}
+
+/// Waits until every byte is in the file, then flushes.
+async fn finish_bytes(cx: &Context, id: LogId, base: Offset) -> Result<(), ControlError> {
+    let mut last = Pos::ZERO;
+    loop {
+        until(cx, id, |state| {
+            let Some(segment) = state.segment(id, base) else { return true };
+            if segment.written.done() == segment.end() && segment.written.unfinished() == 0 {
+                return true;
+            }
+            if segment.may_pad() && segment.file.is_some() {
+                state.write_tail(id, base, true);
+            } else {
+                state.look_at(id);
+            }
+            false
+        })
+        .await?;
+        let (file, reached, done) = {
+            let mut state = cx.state.borrow_mut();
+            let Some(segment) = state.segment(id, base) else { return Ok(()) };
+            let Some(file) = segment.file else { unreachable!("a written segment is open") };
+            (file, segment.flushable(), segment.is_flushed())
+        };
+        if done {
+            break;
+        }
+        assert!(reached > last, "each flush of a sealed segment reaches further");
+        last = reached;
+        let synced = cx.disk.run(Op::Sync { file, data_only: true }).await;
+        if let Err(error) = synced {
+            return Err(ControlError::Disk(Fault::new("flushing a segment", &error)));
+        }
+        let mut state = cx.state.borrow_mut();
+        state.stats.flushes += 1;
+        if let Some(segment) = state.segment(id, base) {
+            segment.finish_flush(reached);
+        }
+        state.settle(id);
+        state.progress.notify();
+    }
+    // The appends into it are acknowledged only with its directory entry.
+    until(cx, id, |state| state.segment(id, base).is_none_or(|s| s.entry_durable)).await
+}
+
+/// Takes sealed segments out of the tail, front first.
+async fn retire(cx: &Context, id: LogId, base: Offset) {
+    let mut closing = Vec::new();
+    let mut point = None;
+    {
+        let mut state = cx.state.borrow_mut();
+        let Some(log) = state.log(id) else { return };
+        let Some(segment) = log.segment(base) else { return };
+        segment.sealed = true;
+        while log.tail.len() > 1 && log.tail[0].sealed {
+            let Some(segment) = log.tail.pop_front() else { break };
+            closing.extend(segment.file);
+            log.sealed.push(Sealed { base: segment.base(), end: Some(segment.end()), file: None });
+            point = Some((log.identity.name.clone(), log.active().base()));
+        }
+        if let Some((_, offset)) = &point {
+            log.recovery_point = *offset;
+            log.raise_durable(*offset);
+        }
+        state.settle(id);
+        state.progress.notify();
+    }
+    for file in closing {
+        // Flushed already; nothing can be lost by a failed close.
+        drop(cx.disk.run(Op::Close { file }).await);
+    }
+    if let Some((name, offset)) = point {
+        cx.points.set(name, offset);
+    }
+}
+
+/// Paths of a segment's files.
+pub(crate) fn segment_files(dir: &std::path::Path, base: Offset) -> [PathBuf; 4] {
+    [
+        dir.join(names::segment(base)),
+        dir.join(names::index(base)),
+        dir.join(names::time_index(base)),
+        dir.join(names::seal(base)),
+    ]
+}
+
+/// Writes what is derived from a sealed segment that a crash left without: indexes and seal.
+pub(crate) async fn reseal(cx: Context, id: LogId, base: Offset) {
+    // Failing costs a slower lookup and a later check: the log itself is whole.
+    drop(try_reseal(&cx, id, base).await);
+}
+
+async fn try_reseal(cx: &Context, id: LogId, base: Offset) -> std::io::Result<()> {
+    let (dir, incarnation, direct, interval, next) = {
+        let mut state = cx.state.borrow_mut();
+        let (direct, shape) = (state.settings.direct, state.settings.shape);
+        let Some(log) = state.log(id) else { return Ok(()) };
+        let at = log.sealed.partition_point(|sealed| sealed.base <= base);
+        let next = log.sealed.get(at).map_or(log.tail[0].base(), |next| next.base);
+        (log.identity.dir.clone(), log.identity.incarnation, direct, shape.index_interval, next)
+    };
+    let path = dir.join(names::segment(base));
+    let arena = cx.arena();
+    let file = open(&cx.disk, &path, OpenMode { direct, ..OpenMode::default() }).await?;
+    let length = match cx.disk.run(Op::Length { file }).await? {
+        Done::Length(length) => length,
+        _ => unreachable!("a length gives a length"),
+    };
+    let mut index = Index::new(base, interval);
+    let mut scanner = BatchScanner::new(&cx.disk, &arena, file, 0, length);
+    let (mut crc, mut end) = (0, 0);
+    while let Scanned::Batch(pos, header) = scanner.next().await? {
+        let Some((first, last)) = header.offsets() else { break };
+        if first >= next {
+            break;
+        }
+        crc = crc32c_append(crc, scanner.last(&header));
+        end = pos + header.batch_bytes() as u64;
+        let bytes = header.batch_bytes() as u32;
+        let max_timestamp = header.max_timestamp;
+        index.push(Indexed { last, pos: Pos::new(pos), bytes, max_timestamp });
+    }
+    index.finish();
+    cx.disk.run(Op::Truncate { file, len: end }).await?;
+    cx.disk.run(Op::Sync { file, data_only: false }).await?;
+    cx.disk.run(Op::Close { file }).await?;
+    let (offsets, times) = index.encode();
+    let seal = Seal {
+        incarnation,
+        base_offset: base,
+        next_offset: next,
+        length: Pos::new(end),
+        crc,
+    };
+    write_small(&cx.disk, &arena, dir.join(names::index(base)), &offsets).await?;
+    write_small(&cx.disk, &arena, dir.join(names::time_index(base)), &times).await?;
+    write_small(&cx.disk, &arena, dir.join(names::seal(base)), &seal.encode()).await?;
+    sync_directory(&cx.disk, dir).await
+}

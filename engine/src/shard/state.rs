@@ -1,0 +1,746 @@
+//! What a shard owns: its logs, its journal and their memory. The hot path in three moves: [`State::admit`] puts
+//! an append into memory, [`State::pump`] turns what is there into writes, [`State::landed`] turns finished
+//! writes into acks.
+
+use std::collections::VecDeque;
+use std::path::PathBuf;
+use std::rc::Rc;
+use std::sync::Arc;
+
+use crate::buffers::{Arena, CHUNK_BYTES_MAX, Slice};
+use crate::command::{FileHandle, Op};
+use crate::error::{AppendError, Fault};
+use crate::journal::group::{ENTRY_BYTES, Entry, EntryKind, GroupWriter, HEADER_BYTES};
+use crate::journal::{GROUPS_IN_FLIGHT_MAX, Journal, LogId, Reference};
+use crate::limits::{
+    COALESCED_BYTES_MAX, GROUP_ENTRIES_MAX, PRESSURE_INTERVAL_NS, RECOVERY_STRIDE_BYTES,
+    SECOND_GROUP_BYTES, WRITES_IN_FLIGHT_MAX,
+};
+use crate::log::plan::{Bounds, Step};
+use crate::log::{Append, Ended, Log, Shape};
+use crate::segment::Segment;
+use crate::stats::ShardStats;
+use crate::types::{Durability, FlushPolicy, Incarnation, Offset, Pos, Prepare};
+
+use super::Context;
+use crate::local::Notify;
+use super::inbox::{Inbox, Request};
+use super::writes::{InFlight, Token, Writes};
+
+/// What a shard is told when it starts and does not change.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Settings {
+    pub(crate) shape: Shape,
+    pub(crate) prepare: Prepare,
+    pub(crate) direct: bool,
+    pub(crate) durability: Durability,
+    pub(crate) bounds: Bounds,
+    /// Whether one device flush covers all overwrites of written extents (plain ext4 / XFS, direct, prezeroed).
+    pub(crate) global_flush: bool,
+}
+
+/// A cold procedure that the hot path asks for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Errand {
+    /// Make the segment's file, or more of its space, ready.
+    Prepare(LogId, Offset),
+    /// Flush what the policy wants flushed.
+    Flush(LogId),
+    /// Finish a rolled segment.
+    Seal(LogId, Offset),
+    /// Write the indexes and the seal of a segment that a crash left without.
+    Reseal(LogId, Offset),
+    /// Free journal space.
+    Checkpoint,
+    /// Flush an `interval` log when its time is up.
+    Alarm(LogId),
+    /// Bring a log's recovery point forward.
+    Point(LogId),
+    /// Write journal groups back once they are old.
+    Age,
+}
+
+/// An entry that a procedure wants in the journal.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Forced {
+    /// Void what older groups hold of this incarnation.
+    Ignore(Incarnation),
+    /// Hold these bytes anew, so that older groups need not.
+    Carry(Reference),
+    /// Nothing: a group that says which older ones are needed no more.
+    Announce,
+}
+
+/// An entry of the group that is being formed.
+#[derive(Clone, Copy, Debug)]
+struct Chosen {
+    entry: Entry,
+    reference: Reference,
+}
+
+/// The time, read once a turn.
+#[derive(Clone, Copy, Debug, Default)]
+pub(crate) struct Time {
+    /// Monotonic nanoseconds.
+    pub(crate) ns: u64,
+    /// Wall-clock milliseconds since the epoch.
+    pub(crate) wall_ms: i64,
+}
+
+/// A shard's state. One thread, no locks.
+pub(crate) struct State {
+    /// The data directory.
+    pub(crate) dir: PathBuf,
+    pub(crate) settings: Settings,
+    pub(crate) arena: Arena,
+    /// Zeros, as many as a chunk holds.
+    pub(crate) zeros: Slice,
+    pub(crate) logs: Vec<Option<Box<Log>>>,
+    /// Logs whose next step is to be looked at.
+    work: VecDeque<LogId>,
+    /// Logs that wait for a place in a journal group.
+    gathering: VecDeque<LogId>,
+    gathered_bytes: u64,
+    pub(crate) journal: Journal,
+    pub(crate) journal_file: FileHandle,
+    group: Vec<Chosen>,
+    forced: VecDeque<(u64, Forced)>,
+    forced_next: u64,
+    forced_in_flight: VecDeque<(u64, u64)>,
+    forced_done: u64,
+    pub(crate) writes: Writes,
+    pub(crate) ops: VecDeque<(u64, Op)>,
+    pub(crate) inbox: Arc<Inbox<Context>>,
+    /// An append for which there was no memory.
+    deferred: Option<Request>,
+    released_bytes: u64,
+    /// No checkpoint for want of memory before this time.
+    pressure_ns: u64,
+    /// Whether a procedure watches the age of journal groups.
+    aging: bool,
+    pub(crate) errands: VecDeque<Errand>,
+    pub(crate) checkpointing: bool,
+    /// Signalled when a write, a group or a flush ended: procedures look again.
+    pub(crate) progress: Rc<Notify>,
+    pub(crate) time: Time,
+    pub(crate) stats: ShardStats,
+    pub(crate) closing: bool,
+}
+
+/// What a new shard is made of.
+pub(crate) struct Parts {
+    pub(crate) dir: PathBuf,
+    pub(crate) settings: Settings,
+    pub(crate) arena: Arena,
+    pub(crate) journal: Journal,
+    pub(crate) journal_file: FileHandle,
+    pub(crate) inbox: Arc<Inbox<Context>>,
+}
+
+impl State {
+    pub(crate) fn new(parts: Parts) -> Self {
+        let mut zeros = parts.arena.chunk(CHUNK_BYTES_MAX).expect("an arena holds a chunk");
+        zeros.append_zeros(CHUNK_BYTES_MAX);
+        let zeros = zeros.slice(0..CHUNK_BYTES_MAX);
+        Self {
+            dir: parts.dir,
+            settings: parts.settings,
+            arena: parts.arena,
+            zeros,
+            logs: Vec::new(),
+            work: VecDeque::with_capacity(1024),
+            gathering: VecDeque::with_capacity(1024),
+            gathered_bytes: 0,
+            journal: parts.journal,
+            journal_file: parts.journal_file,
+            group: Vec::with_capacity(GROUP_ENTRIES_MAX),
+            forced: VecDeque::new(),
+            forced_next: 0,
+            forced_in_flight: VecDeque::new(),
+            forced_done: 0,
+            writes: Writes::new(),
+            ops: VecDeque::with_capacity(WRITES_IN_FLIGHT_MAX),
+            inbox: parts.inbox,
+            deferred: None,
+            released_bytes: 0,
+            pressure_ns: 0,
+            aging: false,
+            errands: VecDeque::new(),
+            checkpointing: false,
+            progress: Rc::new(Notify::new()),
+            time: Time::default(),
+            stats: ShardStats::default(),
+            closing: false,
+        }
+    }
+
+    /// The log, if it is still open.
+    pub(crate) fn log(&mut self, id: LogId) -> Option<&mut Log> {
+        self.logs.get_mut(id.0 as usize)?.as_deref_mut()
+    }
+
+    /// A segment of a log's tail, if it is still there.
+    pub(crate) fn segment(&mut self, id: LogId, base: Offset) -> Option<&mut Segment> {
+        self.log(id)?.segment(base)
+    }
+
+    /// A checkpoint has ended: see whether another is due, and whether anybody waits in vain.
+    pub(crate) fn after_checkpoint(&mut self, freed: bool) {
+        self.checkpointing = false;
+        self.trim_all();
+        if freed && self.journal.needed_bytes() > self.journal.ring_bytes() / 2 {
+            self.errand(Errand::Checkpoint);
+        }
+        let stuck = !freed
+            && self.writes.in_flight() == 0
+            && self.journal.in_flight() == 0
+            && !self.logs.iter().flatten().any(|log| log.tail.iter().any(|s| s.preparing));
+        if stuck {
+            // Every byte of memory is a tail that waits for more bytes: nothing will free any.
+            self.refuse_deferred(AppendError::Overloaded);
+        }
+    }
+
+    /// Takes appends from the inbox into memory, until it is empty or memory is short.
+    pub(crate) fn take_requests(&mut self) {
+        for _ in 0..crate::limits::REQUESTS_MAX {
+            let Some(request) = self.deferred.take().or_else(|| self.inbox.pop()) else { break };
+            if let Err(request) = self.admit(request) {
+                self.deferred = Some(request);
+                self.stats.memory_waits += 1;
+                self.errand(Errand::Checkpoint);
+                break;
+            }
+        }
+        self.inbox.release(std::mem::take(&mut self.released_bytes));
+        let short = self.arena.free_bytes() < self.arena.bytes() / 4;
+        if short && !self.checkpointing && self.time.ns > self.pressure_ns {
+            self.pressure_ns = self.time.ns + PRESSURE_INTERVAL_NS;
+            self.errand(Errand::Checkpoint);
+        }
+    }
+
+    /// No procedure watches the age of groups any more.
+    pub(crate) fn stop_aging(&mut self) {
+        self.aging = false;
+    }
+
+    /// Whether an append waits for memory.
+    pub(crate) fn is_short_of_memory(&self) -> bool {
+        self.deferred.is_some()
+    }
+
+    /// Ends the append that waits for memory: nothing can free any.
+    pub(crate) fn refuse_deferred(&mut self, error: AppendError) {
+        if let Some(request) = self.deferred.take() {
+            self.released_bytes += request.batch.as_bytes().len() as u64;
+            self.inbox.end(request.ticket, Err(error), request.batch.into_bytes());
+        }
+    }
+
+    fn admit(&mut self, request: Request) -> Result<(), Request> {
+        let Request { log: id, batch, ticket, at } = request;
+        let bytes = batch.as_bytes().len() as u64;
+        let header = *batch.header();
+        let append = Append { bytes: batch.into_bytes(), header, ticket, at };
+        let closed = self.closing;
+        let time = self.time;
+        let Some(log) = self.logs.get_mut(id.0 as usize).and_then(Option::as_deref_mut) else {
+            self.refuse(append, AppendError::Closed);
+            return Ok(());
+        };
+        let fenced = (log.policy == FlushPolicy::Group).then(|| self.journal.fault()).flatten();
+        let refusal = if closed {
+            Some(AppendError::Closed)
+        } else {
+            fenced.map(AppendError::Fenced).or_else(|| log.check(&append).err())
+        };
+        if let Some(error) = refusal {
+            self.refuse(append, error);
+            return Ok(());
+        }
+        if log.must_roll(&append, time.wall_ms) {
+            let rolled = log.active().base();
+            log.roll();
+            self.errands.push_back(Errand::Seal(id, rolled));
+        }
+        if let Err((_, append)) = log.append(&self.arena, append, time.wall_ms) {
+            let batch = crate::batch::Batch::from_parts(append.bytes, append.header);
+            return Err(Request { log: id, batch, ticket, at });
+        }
+        let records = header.last_offset_delta as u64 + 1;
+        if let FlushPolicy::Interval { bytes, messages, .. } = log.policy {
+            if log.unflushed.since_ns.replace(time.ns).is_none() {
+                self.errands.push_back(Errand::Alarm(id));
+            }
+            if !log.flushing && (log.unflushed.bytes >= bytes || log.unflushed.messages >= messages)
+            {
+                self.errands.push_back(Errand::Flush(id));
+            }
+        }
+        self.stats.batches += 1;
+        self.stats.records += records;
+        self.stats.batch_bytes += bytes;
+        self.released_bytes += bytes;
+        self.gathered_bytes += if log.gathering { bytes } else { 0 };
+        self.look_at(id);
+        Ok(())
+    }
+
+    fn refuse(&mut self, append: Append, error: AppendError) {
+        self.released_bytes += append.bytes.len() as u64;
+        self.inbox.end(append.ticket, Err(error), append.bytes);
+    }
+
+    /// The log may have a next step.
+    pub(crate) fn look_at(&mut self, id: LogId) {
+        let Some(log) = self.logs.get_mut(id.0 as usize).and_then(Option::as_deref_mut) else {
+            return;
+        };
+        if !log.queued {
+            log.queued = true;
+            self.work.push_back(id);
+        }
+    }
+
+    /// Asks for a cold procedure.
+    pub(crate) fn errand(&mut self, errand: Errand) {
+        if !self.errands.contains(&errand) {
+            self.errands.push_back(errand);
+        }
+    }
+
+    /// Turns what logs hold into writes.
+    pub(crate) fn pump(&mut self) {
+        for _ in 0..self.work.len() {
+            let Some(id) = self.work.pop_front() else { break };
+            if let Some(log) = self.log(id) {
+                log.queued = false;
+                self.carry_out(id);
+            }
+        }
+        self.form_groups();
+    }
+
+    /// Carries out the log's steps until it has to wait.
+    fn carry_out(&mut self, id: LogId) {
+        loop {
+            let bounds = self.settings.bounds;
+            let Some(log) = self.log(id) else { return };
+            match log.step(bounds) {
+                Step::Write { segment, end, durable } => {
+                    if self.writes.is_full() {
+                        self.look_at(id);
+                        return;
+                    }
+                    self.write(id, segment, end, durable);
+                }
+                Step::WriteTail { segment } => {
+                    if !self.write_tail(id, segment, false) {
+                        return;
+                    }
+                }
+                Step::Journal { segment, end } => {
+                    if !log.gathering {
+                        log.gathering = true;
+                        let claimed = log.segment(segment).map_or(end, |s| s.claimed());
+                        self.gathered_bytes += end.since(claimed);
+                        self.gathering.push_back(id);
+                    }
+                    return;
+                }
+                Step::Flush => {
+                    self.errand(Errand::Flush(id));
+                    return;
+                }
+                Step::Wait => {
+                    self.ask_for_space(id);
+                    return;
+                }
+            }
+        }
+    }
+
+    /// Space runs out ahead of the bytes: have more prepared.
+    fn ask_for_space(&mut self, id: LogId) {
+        let prepare = self.settings.prepare;
+        let Some(log) = self.log(id) else { return };
+        let wanting = log.tail.iter_mut().find(|segment| {
+            let ahead = super::prepare::ahead_bytes(prepare, segment.prepared);
+            let short = segment.end().get() + ahead > segment.prepared.get();
+            !segment.preparing && (segment.file.is_none() || short && !segment.rolled || {
+                segment.end() > segment.prepared
+            })
+        });
+        if let Some(segment) = wanting {
+            segment.preparing = true;
+            let base = segment.base();
+            self.errands.push_back(Errand::Prepare(id, base));
+        }
+    }
+
+    /// Writes whole blocks of a segment up to `end`, as far as the table of writes has room.
+    pub(crate) fn write(&mut self, id: LogId, base: Offset, end: Pos, durable: bool) {
+        let dsync = durable && self.settings.durability == Durability::Dsync;
+        while !self.writes.is_full() {
+            let Some(log) = self.logs[id.0 as usize].as_deref_mut() else { return };
+            let Some(segment) = log.segment(base) else { return };
+            let start = segment.write_issued();
+            if start >= end {
+                return;
+            }
+            let data = run(&self.arena, segment, start, end);
+            let run_end = start.plus(data.len() as u64);
+            segment.begin_write(run_end, durable);
+            let Some(file) = segment.file else { unreachable!("a step to write needs the file") };
+            log.writes_in_flight += 1;
+            let token = self.writes.begin(InFlight {
+                log: id,
+                segment: base,
+                file,
+                start,
+                end: run_end,
+                durable,
+            });
+            self.stats.segment_bytes += data.len() as u64;
+            self.stats.direct_writes += u64::from(durable);
+            self.ops.push_back((token, Op::Write { file, pos: start.get(), data, durable: dsync }));
+        }
+    }
+
+    /// Writes the padded last block. `false` if there is no memory for its copy.
+    pub(crate) fn write_tail(&mut self, id: LogId, base: Offset, releases_image: bool) -> bool {
+        let Some(mut chunk) = self.arena.chunk(self.settings.shape.block as usize) else {
+            return false;
+        };
+        let Some(log) = self.logs[id.0 as usize].as_deref_mut() else { return false };
+        let Some(segment) = log.segment(base) else { return false };
+        let (start, end) = segment.begin_tail_write(releases_image);
+        segment.window.visit(start, end, |bytes| chunk.append(bytes));
+        chunk.append_zeros(self.settings.shape.block as usize - chunk.len());
+        let Some(file) = segment.file else { unreachable!("a step to write needs the file") };
+        log.writes_in_flight += 1;
+        let token = self.writes.begin(InFlight {
+            log: id,
+            segment: base,
+            file,
+            start,
+            end,
+            durable: false,
+        });
+        self.stats.segment_bytes += chunk.len() as u64;
+        let data = chunk.slice(0..chunk.len());
+        self.ops.push_back((token, Op::Write { file, pos: start.get(), data, durable: false }));
+        true
+    }
+
+    /// A write of a segment has ended. `None` if its durable flush is still to come.
+    pub(crate) fn landed(&mut self, write: InFlight, fault: Option<Fault>) {
+        let Some(log) = self.logs[write.log.0 as usize].as_deref_mut() else { return };
+        log.writes_in_flight -= 1;
+        let inbox = &self.inbox;
+        if let Some(fault) = fault {
+            log.fence(fault, |ended| tell(inbox, ended));
+            self.stats.faults += 1;
+        } else if let Some(segment) = log.segment(write.segment) {
+            segment.finish_write(write.start, write.end, write.durable);
+            log.settle(|ended| tell(inbox, ended));
+        }
+        self.look_at(write.log);
+        self.note_progress(write.log);
+        self.trim(write.log);
+        self.progress.notify();
+    }
+
+    /// Has the recovery point brought forward once enough was appended since.
+    pub(crate) fn note_progress(&mut self, id: LogId) {
+        let Some(log) = self.log(id) else { return };
+        if log.since_recovery_point >= RECOVERY_STRIDE_BYTES && !log.pointing {
+            log.pointing = true;
+            self.errands.push_back(Errand::Point(id));
+        }
+    }
+
+    /// Gives back memory of bytes that are in their file, when memory is wanted.
+    fn trim(&mut self, id: LogId) {
+        if self.arena.free_bytes() > self.arena.bytes() / 4 {
+            return;
+        }
+        let Some(log) = self.log(id) else { return };
+        for segment in &mut log.tail {
+            let written = segment.written.done();
+            segment.window.release_to(written);
+        }
+    }
+
+    /// Gives back all memory of bytes that are in their files.
+    pub(crate) fn trim_all(&mut self) {
+        for log in self.logs.iter_mut().flatten() {
+            for segment in &mut log.tail {
+                let written = segment.written.done();
+                segment.window.release_to(written);
+            }
+        }
+    }
+
+    /// Puts an entry into the journal as soon as a group can take it. [`State::is_forced`] says when it is
+    /// durable.
+    pub(crate) fn force(&mut self, what: Forced) -> u64 {
+        self.forced_next += 1;
+        self.forced.push_back((self.forced_next, what));
+        self.forced_next
+    }
+
+    /// Whether the forced entry is durable.
+    pub(crate) fn is_forced(&self, number: u64) -> bool {
+        self.forced_done >= number
+    }
+
+    /// Forms journal groups while one may go out.
+    fn form_groups(&mut self) {
+        while !self.gathering.is_empty() || !self.forced.is_empty() {
+            let in_flight = self.journal.in_flight();
+            let worth_it = in_flight == 0 || self.gathered_bytes >= SECOND_GROUP_BYTES;
+            if in_flight >= GROUPS_IN_FLIGHT_MAX || !worth_it || self.journal.fault().is_some() {
+                return;
+            }
+            if !self.form_group() {
+                return;
+            }
+        }
+    }
+
+    /// Fills one group, with what is forced and with the logs that wait. `false` if none went out.
+    fn form_group(&mut self) -> bool {
+        self.group.clear();
+        let mut bytes = 2 * HEADER_BYTES;
+        let forced = self.choose_forced(&mut bytes);
+        // The reserve is for what frees space; appends wait for what it frees.
+        let roomy = self.journal.room(CHUNK_BYTES_MAX as u64, false).is_some();
+        while (roomy || forced.is_none()) && bytes + 2 * ENTRY_BYTES < CHUNK_BYTES_MAX && self.group.len() < GROUP_ENTRIES_MAX {
+            let Some(id) = self.gathering.pop_front() else { break };
+            let bounds = self.settings.bounds;
+            let Some(log) = self.log(id) else { continue };
+            log.gathering = false;
+            let Step::Journal { segment: base, end } = log.step(bounds) else {
+                self.look_at(id);
+                continue;
+            };
+            let incarnation = log.identity.incarnation;
+            let Some(segment) = log.segment(base) else { continue };
+            let start = segment.journal_start();
+            let room = (CHUNK_BYTES_MAX - bytes - 2 * ENTRY_BYTES) as u64;
+            let end = start.plus(end.since(start).min(room));
+            if end <= segment.claimed() {
+                log.gathering = true;
+                self.gathering.push_front(id);
+                break;
+            }
+            bytes += end.since(start) as usize + 2 * ENTRY_BYTES;
+            let reference = Reference { log: id, segment: base, start, end, claims: true };
+            self.group.push(Chosen { entry: data(incarnation, reference), reference });
+        }
+        if self.gathering.is_empty() && self.group.is_empty() {
+            self.gathered_bytes = 0;
+        }
+        if self.group.is_empty() && forced.is_none() {
+            return false;
+        }
+        self.send_group(bytes as u64, forced)
+    }
+
+    /// Puts forced entries into the group. Returns the number of the last one.
+    fn choose_forced(&mut self, bytes: &mut usize) -> Option<u64> {
+        let mut last = None;
+        while let Some(&(number, what)) = self.forced.front() {
+            let more = match what {
+                Forced::Carry(reference) => reference.end.since(reference.start) as usize,
+                Forced::Ignore(_) | Forced::Announce => 0,
+            };
+            let full = *bytes + more + 2 * ENTRY_BYTES > CHUNK_BYTES_MAX
+                || self.group.len() == GROUP_ENTRIES_MAX;
+            if full {
+                break;
+            }
+            self.forced.pop_front();
+            last = Some(number);
+            match what {
+                Forced::Announce => continue,
+                Forced::Ignore(incarnation) => {
+                    let nothing = Reference {
+                        log: LogId(u32::MAX),
+                        segment: Offset::ZERO,
+                        start: Pos::ZERO,
+                        end: Pos::ZERO,
+                        claims: false,
+                    };
+                    let entry = Entry { kind: EntryKind::Ignore, ..data(incarnation, nothing) };
+                    self.group.push(Chosen { entry, reference: nothing });
+                }
+                Forced::Carry(reference) => {
+                    let Some(log) = self.log(reference.log) else { continue };
+                    let entry = data(log.identity.incarnation, reference);
+                    self.group.push(Chosen { entry, reference });
+                }
+            }
+            *bytes += more + 2 * ENTRY_BYTES;
+        }
+        last
+    }
+
+    /// Sends the group that was chosen, or puts its logs back if the journal or memory has no room.
+    fn send_group(&mut self, bytes: u64, forced: Option<u64>) -> bool {
+        let total = bytes.next_multiple_of(self.settings.shape.block);
+        let room = self.journal.room(total, forced.is_some());
+        let chunk = room.and_then(|_| self.arena.chunk(total as usize));
+        let group = std::mem::take(&mut self.group);
+        let (Some(at), Some(chunk)) = (room, chunk) else {
+            self.put_back(group, forced);
+            return false;
+        };
+        let mut writer = GroupWriter::new(chunk, group.iter().map(|chosen| chosen.entry));
+        for Chosen { reference, .. } in &group {
+            if reference.start == reference.end {
+                continue;
+            }
+            let Some(log) = self.logs[reference.log.0 as usize].as_deref_mut() else {
+                unreachable!("chosen in this turn");
+            };
+            let Some(segment) = log.segment(reference.segment) else {
+                unreachable!("chosen in this turn");
+            };
+            segment.window.visit(reference.start, reference.end, |bytes| writer.append(bytes));
+            if reference.claims {
+                let claimed = reference.end.since(segment.claimed());
+                segment.claim_journal(reference.end);
+                self.gathered_bytes = self.gathered_bytes.saturating_sub(claimed);
+                self.stats.journaled_bytes += claimed;
+                self.look_at(reference.log);
+            }
+        }
+        let (chunk, header) = writer.finish(self.journal.header(), self.settings.shape.block);
+        let references = group.iter().map(|chosen| chosen.reference);
+        let pos = self.journal.begin(&header, at, references.filter(|r| r.start < r.end));
+        self.group = group;
+        self.forced_in_flight.extend(forced.map(|number| (number, header.sequence)));
+        let data = chunk.slice(0..chunk.len());
+        self.stats.groups += 1;
+        self.stats.journal_bytes += data.len() as u64;
+        let durable = self.settings.durability == Durability::Dsync;
+        let token = Token::Group(header.sequence).encode();
+        let file = self.journal_file;
+        self.ops.push_back((token, Op::Write { file, pos, data, durable }));
+        if self.journal.needed_bytes() > self.journal.ring_bytes() / 2 && !self.checkpointing {
+            self.errand(Errand::Checkpoint);
+        }
+        if !std::mem::replace(&mut self.aging, true) {
+            self.errands.push_back(Errand::Age);
+        }
+        true
+    }
+
+    fn put_back(&mut self, mut group: Vec<Chosen>, forced: Option<u64>) {
+        self.stats.journal_waits += 1;
+        if self.journal.has_unannounced() && forced.is_none() {
+            self.force(Forced::Announce);
+        }
+        for chosen in group.drain(..).rev() {
+            if chosen.reference.claims {
+                if let Some(log) = self.log(chosen.reference.log) {
+                    log.gathering = true;
+                }
+                self.gathering.push_front(chosen.reference.log);
+            } else {
+                let what = match chosen.entry.kind {
+                    EntryKind::Ignore => Forced::Ignore(chosen.entry.incarnation),
+                    EntryKind::Data => Forced::Carry(chosen.reference),
+                };
+                // Only the last number matters: all are durable together or not at all.
+                self.forced.push_front((forced.unwrap_or_default(), what));
+            }
+        }
+        if let (Some(number), true) = (forced, self.forced.is_empty()) {
+            self.forced.push_front((number, Forced::Announce));
+        }
+        self.group = group;
+        self.errand(Errand::Checkpoint);
+    }
+
+    /// A group's write, and its flush, have ended.
+    pub(crate) fn group_landed(&mut self, sequence: u64, fault: Option<Fault>) {
+        let inbox = &self.inbox;
+        if let Some(fault) = fault {
+            self.journal.fence(fault);
+            self.stats.faults += 1;
+            for log in self.logs.iter_mut().flatten() {
+                if log.policy == FlushPolicy::Group {
+                    log.fence(fault, |ended| tell(inbox, ended));
+                }
+            }
+            self.progress.notify();
+            return;
+        }
+        if self.journal.fault().is_some() {
+            return;
+        }
+        let logs = &mut self.logs;
+        let work = &mut self.work;
+        self.journal.landed(sequence, |reference| {
+            let Some(log) = logs[reference.log.0 as usize].as_deref_mut() else { return };
+            let Some(segment) = log.segment(reference.segment) else { return };
+            if reference.claims {
+                segment.durable.finish(reference.start, reference.end);
+            }
+            log.settle(|ended| tell(inbox, ended));
+            if !log.queued {
+                log.queued = true;
+                work.push_back(reference.log);
+            }
+        });
+        let durable = self.journal.durable_sequence();
+        while let Some(&(number, sequence)) = self.forced_in_flight.front() {
+            if sequence > durable {
+                break;
+            }
+            self.forced_done = self.forced_done.max(number);
+            self.forced_in_flight.pop_front();
+        }
+        self.progress.notify();
+    }
+
+    /// Tells clients whose wait is over.
+    pub(crate) fn settle(&mut self, id: LogId) {
+        let inbox = self.inbox.clone();
+        if let Some(log) = self.log(id) {
+            log.settle(|ended| tell(&inbox, ended));
+        }
+    }
+}
+
+fn data(incarnation: Incarnation, reference: Reference) -> Entry {
+    Entry {
+        incarnation,
+        segment: reference.segment,
+        pos: reference.start,
+        bytes: reference.end.since(reference.start) as u32,
+        kind: EntryKind::Data,
+    }
+}
+
+/// The bytes of one write from `start`: a run of one chunk, or, where chunks are small, a copy of several: one
+/// operation costs more than a copy.
+fn run(arena: &Arena, segment: &Segment, start: Pos, end: Pos) -> Slice {
+    let whole = segment.window.slice(start, end);
+    let want = end.since(start).min(COALESCED_BYTES_MAX as u64) as usize;
+    if whole.len() >= want {
+        return whole;
+    }
+    let Some(mut copy) = arena.chunk(want) else { return whole };
+    segment.window.visit(start, start.plus(want as u64), |bytes| copy.append(bytes));
+    copy.slice(0..want)
+}
+
+/// Tells a client how its append ended.
+pub(crate) fn tell(inbox: &Inbox<Context>, ended: Ended) {
+    inbox.end(ended.ticket, ended.result, ended.buffer);
+}

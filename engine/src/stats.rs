@@ -1,0 +1,54 @@
+//! What a shard counts, for its owner and for the benchmarks.
+
+use crate::ring::RingStats;
+
+/// Counts of one shard since it was opened.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct ShardStats {
+    /// Batches appended.
+    pub batches: u64,
+    /// Records appended.
+    pub records: u64,
+    /// Bytes of batches appended.
+    pub batch_bytes: u64,
+    /// Journal groups written.
+    pub groups: u64,
+    /// Bytes written to the journal, tables and padding included.
+    pub journal_bytes: u64,
+    /// Bytes of batches that became durable by way of the journal.
+    pub journaled_bytes: u64,
+    /// Bytes written to segments, padding included.
+    pub segment_bytes: u64,
+    /// Durable writes that went straight to a segment.
+    pub direct_writes: u64,
+    /// Bytes of space readied ahead.
+    pub prepared_bytes: u64,
+    /// Flushes of segment files.
+    pub flushes: u64,
+    /// Checkpoints of the journal, and how long they took together.
+    pub checkpoints: u64,
+    /// Nanoseconds spent in checkpoints, from their beginning to their end.
+    pub checkpoint_ns: u64,
+    /// Times an append waited for memory.
+    pub memory_waits: u64,
+    /// Times a group waited for room in the journal, or for memory.
+    pub journal_waits: u64,
+    /// Failed operations.
+    pub faults: u64,
+    /// Bytes in the journal that segments do not have on stable storage yet.
+    pub checkpoint_lag_bytes: u64,
+    /// Bytes of the shard's memory in use.
+    pub memory_used_bytes: u64,
+    /// What its ring counted.
+    pub ring: RingStats,
+}
+
+impl ShardStats {
+    /// Bytes written to the device for each byte of batches; preparation is not in it. `None` before the first
+    /// append.
+    #[must_use]
+    pub fn write_amplification(&self) -> Option<f64> {
+        let written = self.journal_bytes + self.segment_bytes;
+        (self.batch_bytes > 0).then(|| written as f64 / self.batch_bytes as f64)
+    }
+}
