@@ -1,4 +1,5 @@
 //! skeleton
+pub mod batch;
 pub mod buffers;
 pub mod command;
 pub mod format;
