@@ -12,6 +12,7 @@ pub struct FileHandle(pub u32);
 
 /// How a file is opened. All files are opened read-write unless `read_only`.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[expect(clippy::struct_excessive_bools, reason = "five independent flags of one system call")]
 pub struct OpenMode {
     /// Create it if absent.
     pub create: bool,

@@ -32,18 +32,18 @@ impl OffsetEntry {
     #[must_use]
     pub fn encode(self) -> [u8; OFFSET_ENTRY_BYTES] {
         assert!(i32::try_from(self.relative_offset).is_ok(), "rolled before the offset overflows");
-        let [a, b, c, d] = self.relative_offset.to_be_bytes();
-        let [e, f, g, h] = (self.pos.get() as u32).to_be_bytes();
-        [a, b, c, d, e, f, g, h]
+        let mut bytes = [0; OFFSET_ENTRY_BYTES];
+        bytes[..4].copy_from_slice(&self.relative_offset.to_be_bytes());
+        bytes[4..].copy_from_slice(&(self.pos.get() as u32).to_be_bytes());
+        bytes
     }
 
     /// Reads an entry that follows `previous`, or the file's first one. `None` if it cannot be one: a
     /// sign bit is set, or an offset or a position does not grow.
     #[must_use]
     pub fn decode(bytes: [u8; OFFSET_ENTRY_BYTES], previous: Option<Self>) -> Option<Self> {
-        let [a, b, c, d, e, f, g, h] = bytes;
-        let relative_offset = u31([a, b, c, d])?;
-        let pos = Pos::new(u64::from(u31([e, f, g, h])?));
+        let relative_offset = u31(*bytes.first_chunk()?)?;
+        let pos = Pos::new(u64::from(u31(*bytes.last_chunk()?)?));
         let grows = previous.is_none_or(|it| relative_offset > it.relative_offset && pos > it.pos);
         grows.then_some(Self { relative_offset, pos })
     }
@@ -67,18 +67,18 @@ impl TimeEntry {
     pub fn encode(self) -> [u8; TIME_ENTRY_BYTES] {
         assert!(self.timestamp >= 0, "a record without a timestamp is not indexed");
         assert!(i32::try_from(self.relative_offset).is_ok(), "rolled before the offset overflows");
-        let [a, b, c, d, e, f, g, h] = self.timestamp.to_be_bytes();
-        let [i, j, k, l] = self.relative_offset.to_be_bytes();
-        [a, b, c, d, e, f, g, h, i, j, k, l]
+        let mut bytes = [0; TIME_ENTRY_BYTES];
+        bytes[..8].copy_from_slice(&self.timestamp.to_be_bytes());
+        bytes[8..].copy_from_slice(&self.relative_offset.to_be_bytes());
+        bytes
     }
 
     /// Reads an entry that follows `previous`, or the file's first one. `None` if it cannot be one: a
     /// sign bit is set, the timestamp does not grow, or the offset falls.
     #[must_use]
     pub fn decode(bytes: [u8; TIME_ENTRY_BYTES], previous: Option<Self>) -> Option<Self> {
-        let [a, b, c, d, e, f, g, h, i, j, k, l] = bytes;
-        let timestamp = i64::from_be_bytes([a, b, c, d, e, f, g, h]);
-        let relative_offset = u31([i, j, k, l])?;
+        let timestamp = i64::from_be_bytes(*bytes.first_chunk()?);
+        let relative_offset = u31(*bytes.last_chunk()?)?;
         let grows = previous
             .is_none_or(|it| timestamp > it.timestamp && relative_offset >= it.relative_offset);
         (timestamp >= 0 && grows).then_some(Self { timestamp, relative_offset })

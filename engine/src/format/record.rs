@@ -10,8 +10,8 @@ use std::fmt;
 use thiserror::Error;
 
 use super::varint::{
-    VarintError, read_varint, read_varlong, varint_bytes, varlong_bytes, write_varint,
-    write_varlong,
+    Run, VARINT_BYTES_MAX, VarintError, read_varint, read_varlong, varint_bytes, varlong_bytes,
+    write_varint,
 };
 use crate::limits::{BATCH_BYTES_MAX, BATCH_RECORDS_MAX};
 use crate::types::Offset;
@@ -125,7 +125,7 @@ impl<'a> Header<'a> {
 }
 
 /// The headers of a record, in order: an iterator that owns nothing.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Headers<'a> {
     left: u32,
     /// Exactly `left` well-formed headers: they were walked when the record was decoded.
@@ -151,7 +151,7 @@ impl<'a> Iterator for Headers<'a> {
 impl ExactSizeIterator for Headers<'_> {}
 
 /// A record as a reader sees it, borrowed from its batch.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct RecordView<'a> {
     /// The record's attributes. Kafka has not given any bit a meaning.
     pub attributes: i8,
@@ -171,12 +171,12 @@ impl<'a> RecordView<'a> {
     /// The headers, in the order they were written.
     #[must_use]
     pub fn headers(&self) -> Headers<'a> {
-        self.headers
+        self.headers.clone()
     }
 }
 
 /// A record as it stands in a batch: timestamp and offset count from the batch's.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct RawRecord<'a> {
     /// The record's attributes.
     pub attributes: i8,
@@ -337,11 +337,16 @@ impl NewRecord<'_> {
 
     /// Appends the record. `body_bytes` is what [`NewRecord::body_bytes`] said.
     pub fn encode(&self, body_bytes: i32, out: &mut Vec<u8>) {
-        write_varint(out, body_bytes);
-        out.push(0);
-        write_varlong(out, self.timestamp_delta);
-        write_varint(out, self.offset_delta);
-        write_blob(out, self.key);
+        // All numbers up to the key go out as one run: a record is mostly small numbers.
+        let mut head = Run::new();
+        head.varint(body_bytes);
+        head.byte(0);
+        head.varlong(self.timestamp_delta);
+        head.varint(self.offset_delta);
+        head.varint(self.key.map_or(-1, |key| key.len() as i32));
+        out.reserve(VARINT_BYTES_MAX + body_bytes as usize);
+        out.extend_from_slice(head.as_bytes());
+        out.extend_from_slice(self.key.unwrap_or_default());
         write_blob(out, self.value);
         write_varint(out, self.headers.len() as i32);
         for header in self.headers {

@@ -76,13 +76,52 @@ fn read_long<const BYTES_MAX: usize>(bytes: &mut &[u8], max: u64) -> Result<u64,
 /// Appends `value` as a varint.
 #[inline]
 pub fn write_varint(out: &mut Vec<u8>, value: i32) {
-    write_unsigned(out, u64::from(zigzag(value)));
+    let mut run = Run::new();
+    run.varint(value);
+    out.extend_from_slice(run.as_bytes());
 }
 
-/// Appends `value` as a varlong.
-#[inline]
-pub fn write_varlong(out: &mut Vec<u8>, value: i64) {
-    write_unsigned(out, zigzag_long(value));
+const RUN_BYTES: usize = 4 * VARINT_BYTES_MAX + VARLONG_BYTES_MAX + 1;
+
+/// A short run of numbers, put together on the stack. Room for four varints, a varlong and a byte.
+pub(super) struct Run {
+    bytes: [u8; RUN_BYTES],
+    len: usize,
+}
+
+impl Run {
+    pub(super) fn new() -> Self {
+        Self { bytes: [0; RUN_BYTES], len: 0 }
+    }
+
+    #[inline]
+    pub(super) fn byte(&mut self, byte: u8) {
+        self.bytes[self.len] = byte;
+        self.len += 1;
+    }
+
+    #[inline]
+    pub(super) fn varint(&mut self, value: i32) {
+        self.unsigned(u64::from(zigzag(value)));
+    }
+
+    #[inline]
+    pub(super) fn varlong(&mut self, value: i64) {
+        self.unsigned(zigzag_long(value));
+    }
+
+    #[inline]
+    fn unsigned(&mut self, mut value: u64) {
+        while value >= 0x80 {
+            self.byte(value as u8 | 0x80);
+            value >>= 7;
+        }
+        self.byte(value as u8);
+    }
+
+    pub(super) fn as_bytes(&self) -> &[u8] {
+        &self.bytes[..self.len]
+    }
 }
 
 /// The length of `value` as a varint, in bytes.
@@ -109,26 +148,15 @@ const fn unsigned_bytes(value: u64) -> usize {
     (u64::BITS - (value | 1).leading_zeros()).div_ceil(7) as usize
 }
 
-#[inline]
-fn write_unsigned(out: &mut Vec<u8>, mut value: u64) {
-    if value < 0x80 {
-        out.push(value as u8);
-        return;
-    }
-    let mut bytes = [0; VARLONG_BYTES_MAX];
-    let mut len = 0;
-    while value >= 0x80 {
-        bytes[len] = value as u8 | 0x80;
-        value >>= 7;
-        len += 1;
-    }
-    bytes[len] = value as u8;
-    out.extend_from_slice(&bytes[..=len]);
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    fn varlong(value: i64) -> Vec<u8> {
+        let mut run = Run::new();
+        run.varlong(value);
+        run.as_bytes().to_vec()
+    }
 
     #[test]
     fn bytes_are_those_of_the_specification() {
@@ -144,10 +172,9 @@ mod tests {
             (i64::from(i32::MIN), &[0xff, 0xff, 0xff, 0xff, 0x0f]),
         ];
         for (value, encoded) in golden {
-            let (mut short, mut long) = (Vec::new(), Vec::new());
+            let mut short = Vec::new();
             write_varint(&mut short, value as i32);
-            write_varlong(&mut long, value);
-            assert_eq!((short.as_slice(), long.as_slice()), (encoded, encoded), "{value}");
+            assert_eq!((&short[..], &varlong(value)[..]), (encoded, encoded), "{value}");
         }
     }
 
@@ -155,8 +182,7 @@ mod tests {
     fn every_width_comes_back_and_is_as_long_as_announced() {
         for bit in 0..64 {
             for value in [1_i64 << bit, (1_i64 << bit).wrapping_sub(1), -(1_i64 << (bit % 63))] {
-                let mut out = Vec::new();
-                write_varlong(&mut out, value);
+                let mut out = varlong(value);
                 assert_eq!(out.len(), varlong_bytes(value));
                 assert_eq!(read_varlong(&mut &out[..]), Ok(value));
                 let Ok(value) = i32::try_from(value) else { continue };

@@ -248,7 +248,8 @@ async fn read_journals<D: Disk>(
     report: &mut RecoveryReport,
 ) -> Result<Vec<FoundJournal>, OpenError> {
     let mut found = Vec::new();
-    for name in &listing.journals {
+    // After a clean shutdown the journals hold nothing that is not in the segments.
+    for name in listing.journals.iter().filter(|_| !listing.clean) {
         let path = plan.dir.join(name);
         let damage = &mut report.journal_damage;
         found.extend(journals::read(disk, arena, path, meta.directory, damage).await?);

@@ -1,7 +1,7 @@
 //! Reads whole batches back: from memory where they are, else from the segment's file.
 
 use crate::batch::validate_stored;
-use crate::buffers::PAGE_BYTES;
+use crate::buffers::{CHUNK_BYTES_MAX, PAGE_BYTES};
 use crate::command::{Disk, Done, FileHandle, Op, OpenMode};
 use crate::error::{Fault, ReadError};
 use crate::files::{open, read_at, read_small};
@@ -18,8 +18,8 @@ use super::Context;
 /// Where a segment's bytes are.
 #[derive(Clone, Copy, Debug)]
 enum Source {
-    /// In the tail; bytes from this position on are in memory.
-    Tail { file: Option<FileHandle>, memory: Pos },
+    /// In the tail: what is not in the file is in memory.
+    Tail { file: Option<FileHandle> },
     /// In a file of its own.
     Sealed { file: Option<FileHandle> },
 }
@@ -44,6 +44,7 @@ pub(crate) async fn read(
     max_bytes: usize,
     isolation: Isolation,
 ) -> Result<Vec<u8>, ReadError> {
+    let _reader = Reader::new(cx, id);
     let mut out = Vec::new();
     let mut next = offset;
     loop {
@@ -102,7 +103,7 @@ fn locate(
         limit: limit.min(bound),
         pos: segment.index.floor(offset),
         end: Some(segment.end()),
-        source: Source::Tail { file: segment.file, memory: segment.window.base() },
+        source: Source::Tail { file: segment.file },
     }))
 }
 
@@ -158,8 +159,8 @@ async fn keep_open(cx: &Context, id: LogId, base: Offset, file: FileHandle, end:
                     closing.push(other);
                 }
             } else {
-                // A read of it may be under way on this shard: only idle files are closed.
-                closing.extend((log.readers == 0).then(|| sealed.file.take()).flatten());
+                // Another read of it may be under way: files are closed only by a lone reader.
+                closing.extend((log.readers == 1).then(|| sealed.file.take()).flatten());
             }
         }
         closing
@@ -245,25 +246,43 @@ async fn fill(
     }
     let to = pos.plus(want.max(len) as u64).min(end);
     buffer.start = pos;
-    buffer.bytes.clear();
-    if from_memory(cx, id, place, pos, to, &mut buffer.bytes) {
-        return Ok(());
+    // Memory may be given back while the file is read, once its bytes are in the file: look again then.
+    for _ in 0..8 {
+        buffer.bytes.clear();
+        if from_memory(cx, id, place, pos, to, &mut buffer.bytes) {
+            return Ok(());
+        }
+        let memory = memory_base(cx, id, place);
+        let file_end = memory.filter(|base| *base > pos).map_or(to, |base| base.min(to));
+        from_file(cx, place, (pos, file_end), &mut buffer.bytes).await?;
+        let have = pos.plus(buffer.bytes.len() as u64);
+        if buffer.bytes.len() >= len {
+            return Ok(());
+        }
+        if from_memory(cx, id, place, have, to, &mut buffer.bytes) {
+            return Ok(());
+        }
+        if memory.is_none() {
+            break;
+        }
     }
-    let file = match place.source {
-        Source::Tail { file, .. } | Source::Sealed { file } => file,
-    };
+    Err(ReadError::Damaged { asked: place.base, segment: place.base, pos: pos.get() })
+}
+
+/// Reads `pos..to` of a segment's file, as far as it goes.
+async fn from_file(
+    cx: &Context,
+    place: Place,
+    (pos, to): (Pos, Pos),
+    out: &mut Vec<u8>,
+) -> Result<(), ReadError> {
+    let (Source::Tail { file } | Source::Sealed { file }) = place.source;
     let Some(file) = file else {
         return Err(ReadError::Disk(Fault { operation: "reading a segment", errno: libc::EBADF }));
     };
-    let _reader = Reader::new(cx, id);
-    // Bytes that are not yet in the file are in memory: the file is read up to where memory begins.
-    let to = match place.source {
-        Source::Tail { memory, .. } if memory > pos => to.min(memory),
-        _ => to,
-    };
     let mut at = pos.floor(PAGE_BYTES as u64);
     while at < to {
-        let bytes = to.since(at).min(crate::buffers::CHUNK_BYTES_MAX as u64) as usize;
+        let bytes = to.since(at).min(CHUNK_BYTES_MAX as u64) as usize;
         let bytes = bytes.next_multiple_of(PAGE_BYTES);
         let chunk = read_at(&cx.disk, &cx.arena(), file, at.get(), bytes).await;
         let chunk = chunk.map_err(|error| match error.raw_os_error() {
@@ -275,19 +294,16 @@ async fn fill(
         if keep <= skip {
             break;
         }
-        buffer.bytes.extend_from_slice(&chunk[skip..keep]);
+        out.extend_from_slice(&chunk[skip..keep]);
         at = at.plus(bytes as u64);
     }
-    let wanting = len.saturating_sub(buffer.bytes.len());
-    if wanting > 0 {
-        let mut rest = Vec::new();
-        let from = pos.plus(buffer.bytes.len() as u64);
-        if !from_memory(cx, id, place, from, from.plus(wanting as u64), &mut rest) {
-            return Err(ReadError::Damaged { asked: place.base, segment: place.base, pos: from.get() });
-        }
-        buffer.bytes.extend_from_slice(&rest);
-    }
     Ok(())
+}
+
+/// Where the segment's bytes in memory begin; `None` if it is not in the tail any more.
+fn memory_base(cx: &Context, id: LogId, place: Place) -> Option<Pos> {
+    let Source::Tail { .. } = place.source else { return None };
+    cx.state.borrow_mut().segment(id, place.base).map(|segment| segment.window.base())
 }
 
 fn from_memory(cx: &Context, id: LogId, place: Place, from: Pos, to: Pos, out: &mut Vec<u8>) -> bool {

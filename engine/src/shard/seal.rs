@@ -151,8 +151,10 @@ async fn retire(cx: &Context, id: LogId, base: Offset) {
         segment.sealed = true;
         while log.tail.len() > 1 && log.tail[0].sealed {
             let Some(segment) = log.tail.pop_front() else { break };
-            closing.extend(segment.file);
-            log.sealed.push(Sealed { base: segment.base(), end: Some(segment.end()), file: None });
+            // A read of the file may be under way: then a later reader closes it.
+            let file = segment.file.filter(|_| log.readers > 0);
+            closing.extend(segment.file.filter(|_| log.readers == 0));
+            log.sealed.push(Sealed { base: segment.base(), end: Some(segment.end()), file });
             point = Some((log.identity.name.clone(), log.active().base()));
         }
         if let Some((_, offset)) = &point {

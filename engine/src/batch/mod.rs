@@ -1,0 +1,105 @@
+//! Record batches: built, checked, and read without copying.
+//!
+//! A producer fills a [`BatchBuilder`] and gets a [`Batch`]; the engine takes it as it is, gives it an
+//! offset and writes it out. A reader goes over fetched bytes with [`batches`] and each batch's
+//! [`BatchView::records`].
+//!
+//! # Invariants
+//! - A [`Batch`] always holds exactly one batch that [`validate()`] accepts.
+//! - Nothing that is read from a batch decides how much is allocated: what is decompressed grows as
+//!   bytes come out, up to [`Limits::decompressed_bytes`].
+
+mod builder;
+mod codec;
+mod error;
+mod lz4;
+mod reader;
+mod snappy;
+mod validate;
+
+pub use builder::{BatchBuilder, Compression, Producer};
+pub use codec::CodecError;
+pub use error::BatchError;
+pub use reader::{BatchView, Batches, Records, batches};
+pub use validate::{validate, validate_stored};
+
+pub use crate::format::batch_header::{Attributes, BatchHeader, Codec, HeaderError, TimestampType};
+pub use crate::format::record::{Header, Headers, RecordError, RecordField, RecordView};
+
+use crate::limits;
+
+/// What a batch may cost to accept and to read.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Limits {
+    /// Largest batch that is accepted, in bytes.
+    pub batch_bytes: usize,
+    /// Most records of a batch that is accepted.
+    pub records: u32,
+    /// Most headers of a record.
+    pub headers: u32,
+    /// Most bytes the records of one batch may have once decompressed. While that memory grows, half as
+    /// much again is held for a moment.
+    pub decompressed_bytes: usize,
+}
+
+impl Default for Limits {
+    fn default() -> Self {
+        Self {
+            batch_bytes: limits::BATCH_BYTES_MAX,
+            records: limits::BATCH_RECORDS_MAX,
+            headers: limits::RECORD_HEADERS_MAX,
+            decompressed_bytes: limits::DECOMPRESSED_BYTES_MAX,
+        }
+    }
+}
+
+/// One encoded record batch, ready to be appended: well-formed and intact, with at least one record.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Batch {
+    bytes: Vec<u8>,
+    header: BatchHeader,
+}
+
+impl Batch {
+    /// Takes bytes that a producer encoded, such as those of a Kafka produce request, if they are
+    /// exactly one batch. Records inside a compressed batch are not looked at.
+    ///
+    /// # Errors
+    /// [`BatchError`], as [`validate()`] has it for the default [`Limits`].
+    pub fn from_bytes(bytes: Vec<u8>) -> Result<Self, BatchError> {
+        let header = validate(&bytes, &Limits::default())?;
+        Ok(Self { bytes, header })
+    }
+
+    /// A batch that was one before, taken apart.
+    pub(crate) fn from_parts(bytes: Vec<u8>, header: BatchHeader) -> Self {
+        Self { bytes, header }
+    }
+
+    /// The encoded batch.
+    #[must_use]
+    pub fn as_bytes(&self) -> &[u8] {
+        &self.bytes
+    }
+
+    /// The encoded batch, and the end of the guarantee.
+    #[must_use]
+    pub fn into_bytes(self) -> Vec<u8> {
+        self.bytes
+    }
+
+    /// The batch's header.
+    #[must_use]
+    pub fn header(&self) -> &BatchHeader {
+        &self.header
+    }
+
+    /// How many records the batch has, and how many offsets it takes. Never 0.
+    #[must_use]
+    pub fn record_count(&self) -> u32 {
+        self.header.record_count as u32
+    }
+}
+
+#[cfg(test)]
+mod tests;
