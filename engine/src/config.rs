@@ -3,19 +3,8 @@
 use std::path::PathBuf;
 
 use crate::error::OpenError;
-use crate::types::{Durability, FlushPolicy, Prepare, WriteMode};
-
-/// Which ring carries the operations.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub enum Backend {
-    /// io_uring; where it is forbidden, threads with plain system calls, and a warning that says so.
-    #[default]
-    Auto,
-    /// io_uring or an error.
-    Uring,
-    /// Threads with plain system calls.
-    Sync,
-}
+pub use crate::ring::backend::Backend;
+use crate::types::{Durability, FlushPolicy, PartitionName, Prepare, WriteMode};
 
 /// How an engine is opened.
 #[derive(Clone, Debug)]
@@ -49,6 +38,8 @@ pub struct Config {
     /// How long a shard spins before it sleeps, in microseconds. Default 0; 300 halves the ack of a lone
     /// client at the cost of a core.
     pub spin_us: u32,
+    /// Partitions that are to live on a certain shard, whatever the hash says. Default: none.
+    pub placement: Vec<(PartitionName, usize)>,
 }
 
 impl Config {
@@ -70,6 +61,7 @@ impl Config {
             durability: None,
             backend: Backend::Auto,
             spin_us: 0,
+            placement: Vec::new(),
         }
     }
 
@@ -95,7 +87,8 @@ impl Config {
         if self.roll_ms == 0 {
             return bad("roll_ms", "0".into(), "1 or more");
         }
-        if let FlushPolicy::Interval { ms: 0, .. } | FlushPolicy::Interval { bytes: 0, .. } = self.flush
+        if let FlushPolicy::Interval { ms: 0, .. } | FlushPolicy::Interval { bytes: 0, .. } =
+            self.flush
         {
             return bad("flush", format!("{:?}", self.flush), "bounds above 0");
         }

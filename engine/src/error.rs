@@ -194,7 +194,9 @@ pub enum OpenError {
     #[error("{0} is not a directory; name a directory for the data")]
     NotADirectory(PathBuf),
     /// The directory holds something that is neither ours nor Kafka's.
-    #[error("{path} holds {found}, which is no log's; name an empty directory or an existing data directory")]
+    #[error(
+        "{path} holds {found}, which is no log's; name an empty directory or an existing data directory"
+    )]
     Foreign {
         /// The data directory.
         path: PathBuf,

@@ -31,11 +31,6 @@ impl Frontier {
         self.done
     }
 
-    /// Operations issued and not finished, or finished behind a gap.
-    pub(crate) fn pending(&self) -> usize {
-        self.spans.len()
-    }
-
     /// Operations issued and not finished.
     pub(crate) fn unfinished(&self) -> usize {
         self.spans.iter().filter(|span| !span.finished).count()
@@ -100,7 +95,7 @@ mod tests {
         assert_eq!(frontier.done(), at(0));
         assert!(frontier.finish(at(0), at(10)));
         assert_eq!(frontier.done(), at(30));
-        assert_eq!(frontier.pending(), 0);
+        assert_eq!(frontier.unfinished(), 0);
     }
 
     #[test]

@@ -84,11 +84,6 @@ impl Index {
         self.push_time();
     }
 
-    /// The largest timestamp seen.
-    pub(crate) fn max_timestamp(&self) -> Option<i64> {
-        self.newest.map(|(timestamp, _)| timestamp)
-    }
-
     /// Where to begin a scan for `offset`.
     pub(crate) fn floor(&self, offset: Offset) -> Pos {
         floor(&self.offsets, self.base, offset)
@@ -110,11 +105,6 @@ impl Index {
             offsets.flat_map(|entry| entry.encode()).collect(),
             times.flat_map(|entry| entry.encode()).collect(),
         )
-    }
-
-    /// Entries of both indexes.
-    pub(crate) fn len(&self) -> usize {
-        self.offsets.len() + self.times.len()
     }
 
     /// Forgets batches that begin at `pos` or later.

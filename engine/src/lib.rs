@@ -1,13 +1,16 @@
 //! A durable partitioned commit log.
 pub mod batch;
 pub mod buffers;
+mod calibrate;
 pub mod clock;
 pub mod command;
 mod config;
+mod engine;
 pub mod error;
 mod files;
 pub mod format;
 mod frontier;
+mod handle;
 mod index;
 mod journal;
 pub mod limits;
@@ -20,3 +23,11 @@ mod shard;
 mod stats;
 pub mod types;
 mod window;
+
+pub use calibrate::Calibration;
+pub use config::{Backend, Config};
+pub use engine::{Engine, Facts};
+pub use handle::{LogHandle, Rejected};
+pub use recovery::{Cut, Damage, JournalDamage, RecoveryReport};
+pub use shard::inbox::{AppendFuture, Appended};
+pub use stats::ShardStats;

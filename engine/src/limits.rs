@@ -89,6 +89,18 @@ pub const CHECKPOINT_AGE_NS: u64 = 5_000_000_000;
 /// Least time between two checkpoints for want of memory, in nanoseconds.
 pub const PRESSURE_INTERVAL_NS: u64 = 5_000_000;
 
+/// Size of a shard's submission queue; four times as many operations may be in flight.
+pub const RING_ENTRIES: u32 = 256;
+
+/// Partitions made, or closed, at once.
+pub const CREATIONS_IN_FLIGHT: usize = 64;
+
+/// Memory that recovery reads with, in bytes.
+pub const RECOVERY_MEMORY_BYTES: usize = 64 * 1024 * 1024;
+
+/// Time between two attempts to write the recovery points while another shard is at it, in nanoseconds.
+pub const POINTS_RETRY_NS: u64 = 1_000_000;
+
 /// Partitions recovered at once.
 pub const RECOVERIES_IN_FLIGHT: usize = 16;
 

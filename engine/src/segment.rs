@@ -81,12 +81,7 @@ pub(crate) struct Reopened {
 impl Segment {
     /// A segment that begins with `base`, with no file yet.
     pub(crate) fn new(base: Offset, block: u64, index: Index) -> Self {
-        Self::reopen(
-            base,
-            block,
-            index,
-            Reopened { end: Pos::ZERO, prepared: Pos::ZERO },
-        )
+        Self::reopen(base, block, index, Reopened { end: Pos::ZERO, prepared: Pos::ZERO })
     }
 
     /// A segment whose bytes up to `end` are in its file for good. If `end` is inside a block, the bytes of that
@@ -214,8 +209,7 @@ impl Segment {
     /// Whether the journal must take the first block before it may be written: the padded tail that was left by a
     /// checkpoint or a reopening.
     pub(crate) fn needs_image(&self) -> bool {
-        self.padded
-            .is_some_and(|padded| padded.until == self.claimed && self.end() > padded.until)
+        self.padded.is_some_and(|padded| padded.until == self.claimed && self.end() > padded.until)
     }
 
     /// One past the last whole block of appended and prepared bytes, at most `limit`.

@@ -133,9 +133,7 @@ impl Window {
     /// Where the chunk that holds `pos` ends, by capacity.
     pub(crate) fn piece_end(&self, pos: Pos) -> Pos {
         let at = self.pieces.partition_point(|p| p.base.plus(p.chunk.capacity() as u64) <= pos);
-        self.pieces
-            .get(at)
-            .map_or(self.end, |piece| piece.base.plus(piece.chunk.capacity() as u64))
+        self.pieces.get(at).map_or(self.end, |piece| piece.base.plus(piece.chunk.capacity() as u64))
     }
 
     /// Gives back chunks that lie wholly before `pos`. Returns how many bytes of the arena that freed, once no

@@ -174,7 +174,8 @@ mod tests {
         let directory = DirectoryMeta::new(4096);
         assert_eq!(directory.encode(), DIRECTORY);
         assert_eq!(DirectoryMeta::decode(&DIRECTORY), Ok(directory));
-        let partition = PartitionMeta { relaxed: false, incarnation: Incarnation(0x0123_4567_89ab_cdef) };
+        let partition =
+            PartitionMeta { relaxed: false, incarnation: Incarnation(0x0123_4567_89ab_cdef) };
         assert_eq!(partition.encode(), PARTITION);
         assert_eq!(PartitionMeta::decode(&PARTITION), Ok(partition));
     }

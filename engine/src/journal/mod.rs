@@ -118,16 +118,6 @@ impl Journal {
         self.next_sequence - 1 - self.in_flight() as u64
     }
 
-    /// The sequence the next group will have.
-    pub(crate) fn next_sequence(&self) -> u64 {
-        self.next_sequence
-    }
-
-    /// The oldest group that is still needed.
-    pub(crate) fn oldest_needed(&self) -> u64 {
-        self.oldest_needed
-    }
-
     /// Whether freed space waits for a group that says so.
     pub(crate) fn has_unannounced(&self) -> bool {
         self.oldest_needed > self.announced
@@ -166,7 +156,8 @@ impl Journal {
             return Some(if self.head + need <= self.blocks { self.head } else { 0 });
         };
         if self.head > tail {
-            if self.head + need <= self.blocks && (tail > keep || self.head + need + keep <= self.blocks)
+            if self.head + need <= self.blocks
+                && (tail > keep || self.head + need + keep <= self.blocks)
             {
                 return Some(self.head);
             }

@@ -39,8 +39,6 @@ pub(crate) struct Replay<'a> {
     pub(crate) damaged: Vec<DamagedGroup>,
     /// Groups that count.
     pub(crate) groups: u64,
-    /// The last sequence that counts.
-    pub(crate) last_sequence: u64,
 }
 
 struct Found<'a> {
@@ -56,8 +54,8 @@ pub(crate) fn replay(ring: &[u8], block: u64, epoch: u64) -> Replay<'_> {
     // What the newest group says of older ones was true when it was written, even if it was not acked.
     let oldest = newest_group.group.header.oldest_needed;
     let last = last_that_counts(&found, newest, oldest);
-    let mut out = Replay { last_sequence: last, ..Replay::default() };
-    out.damaged = damage(ring, block, epoch, &found, oldest..=last);
+    let damaged = damage(ring, block, epoch, &found, oldest..=last);
+    let mut out = Replay { damaged, ..Replay::default() };
     let counting = || found.range(oldest..=last);
     let mut ignored: HashMap<Incarnation, u64> = HashMap::new();
     for (&sequence, found) in counting() {
@@ -116,8 +114,7 @@ fn damage(
     for sequence in needed.filter(|sequence| !found.contains_key(sequence)) {
         let from = found.range(..sequence).next_back().map_or(0, |(_, found)| found.end);
         let to = found.range(sequence..).next().map_or(ring.len(), |(_, found)| found.at);
-        let runs =
-            if from <= to { [from..to, 0..0] } else { [from..ring.len(), 0..to] };
+        let runs = if from <= to { [from..to, 0..0] } else { [from..ring.len(), 0..to] };
         let mut suspects = Suspects::All;
         for at in runs.iter().flat_map(|run| run.clone().step_by(block as usize)) {
             let end = (at + block as usize).min(ring.len());

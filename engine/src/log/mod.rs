@@ -359,13 +359,18 @@ impl Log {
                 self.durable = done.next;
             }
             let last = Offset::new(done.next.get() - 1);
-            ended(Ended { ticket: done.ticket, result: Ok((done.base, last)), buffer: done.buffer });
+            ended(Ended {
+                ticket: done.ticket,
+                result: Ok((done.base, last)),
+                buffer: done.buffer,
+            });
         }
     }
 
     fn satisfied(&self, waiting: &Waiting) -> bool {
         // A segment that left the tail is in its file for good.
-        let Some(at) = self.tail.iter().position(|segment| segment.base() == waiting.segment) else {
+        let Some(at) = self.tail.iter().position(|segment| segment.base() == waiting.segment)
+        else {
             return true;
         };
         let segment = &self.tail[at];
@@ -374,7 +379,11 @@ impl Log {
             Need::Durable => {
                 segment.entry_durable
                     && segment.durable.done() >= waiting.end
-                    && self.tail.iter().take(at).all(|s| s.durable.done() == s.end() && s.entry_durable)
+                    && self
+                        .tail
+                        .iter()
+                        .take(at)
+                        .all(|s| s.durable.done() == s.end() && s.entry_durable)
             }
         }
     }

@@ -7,10 +7,10 @@ use std::path::{Path, PathBuf};
 use crate::buffers::{Arena, CHUNK_BYTES_MAX};
 use crate::command::{Disk, Done, FileHandle, Op, OpenMode};
 use crate::error::OpenError;
+use crate::files::{open, read_at};
 use crate::format::names;
 use crate::journal::group::{Entry, FILE_HEADER_BLOCKS, FileHeader};
 use crate::journal::replay::{Suspects, replay};
-use crate::files::{open, read_at};
 use crate::types::{Incarnation, Offset};
 
 use super::scan::FileReader;
@@ -111,8 +111,7 @@ async fn read_open<D: Disk>(
 }
 
 /// Bytes to lay over segments, by partition and segment; in order of age.
-pub(crate) type Overlay<'a> =
-    HashMap<Incarnation, BTreeMap<Offset, Vec<(u64, &'a [u8])>>>;
+pub(crate) type Overlay<'a> = HashMap<Incarnation, BTreeMap<Offset, Vec<(u64, &'a [u8])>>>;
 
 /// What all journals say together.
 #[derive(Default)]
@@ -181,7 +180,8 @@ pub(crate) async fn lay_over<D: Disk>(
             let (pos, bytes) = runs[next];
             let run_end = (pos + bytes.len() as u64).next_multiple_of(block);
             let joins = pos / block * block <= end.max(start);
-            if !members.is_empty() && (!joins || run_end.max(end) - start > CHUNK_BYTES_MAX as u64) {
+            if !members.is_empty() && (!joins || run_end.max(end) - start > CHUNK_BYTES_MAX as u64)
+            {
                 break;
             }
             end = end.max(run_end);

@@ -112,7 +112,8 @@ pub(crate) async fn recover<D: Disk>(
     report.journal_groups = replayed.groups;
     report.journal_bytes = replayed.bytes;
     overlay_all(disk, arena, &plan, &identities, &replayed).await?;
-    let mut partitions = recover_all(disk, arena, (&plan, &home), identities, listing.clean).await?;
+    let mut partitions =
+        recover_all(disk, arena, (&plan, &home), identities, listing.clean).await?;
     suspect(&mut partitions, &replayed, &mut report);
     drop(replayed);
     sync(disk, &plan.dir).await?;
@@ -302,12 +303,8 @@ async fn identities<D: Disk>(
                 meta
             }
         };
-        let identity = Identity {
-            id: LogId(0),
-            name: name.clone(),
-            incarnation: meta.incarnation,
-            dir,
-        };
+        let identity =
+            Identity { id: LogId(0), name: name.clone(), incarnation: meta.incarnation, dir };
         known.push(Known {
             identity,
             relaxed: meta.relaxed,

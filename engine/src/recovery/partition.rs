@@ -28,6 +28,8 @@ pub(crate) struct Recovered {
     pub(crate) active: Active,
     pub(crate) log_start: Offset,
     pub(crate) next: Offset,
+    /// The recovery point that holds on: what comes after it is looked at again after a crash.
+    pub(crate) recovery_point: Offset,
     pub(crate) epochs: Vec<(i32, Offset)>,
     /// Rolled segments, before the active one, that have no seal yet.
     pub(crate) unsealed: Vec<Offset>,
@@ -165,6 +167,7 @@ impl<D: Disk> Recovery<'_, D> {
             sealed,
             log_start: self.terms.log_start.min(base),
             next: base,
+            recovery_point: base,
             epochs: Vec::new(),
             unsealed,
             scanned_bytes: 0,
@@ -213,15 +216,10 @@ impl<D: Disk> Recovery<'_, D> {
         let epochs = self.epochs(walked.next).await?;
         let log_start = sealed.first().map_or(base, |first| first.base).max(self.terms.log_start);
         Ok(Recovered {
-            active: Active {
-                base,
-                index: walked.index,
-                end,
-                prepared,
-                exists: true,
-            },
+            active: Active { base, index: walked.index, end, prepared, exists: true },
             log_start: log_start.min(walked.next),
             next: walked.next,
+            recovery_point: self.terms.recovery_point.min(walked.next),
             identity: self.identity,
             sealed,
             epochs,
@@ -283,7 +281,8 @@ impl<D: Disk> Recovery<'_, D> {
                             complete = true;
                             break;
                         }
-                        let in_sequence = batch_base >= next && (!first || from > 0 || batch_base >= base);
+                        let in_sequence =
+                            batch_base >= next && (!first || from > 0 || batch_base >= base);
                         if !in_sequence {
                             break;
                         }

@@ -7,9 +7,9 @@ use std::pin::Pin;
 use crate::batch::validate_stored;
 use crate::buffers::{Arena, CHUNK_BYTES_MAX, Chunk};
 use crate::command::{Disk, FileHandle};
+use crate::files::read_at;
 use crate::format::batch_header::{BatchHeader, HEADER_BYTES};
 use crate::limits::{BATCH_BYTES_MAX, READ_AHEAD};
-use crate::files::read_at;
 
 type Reading = Pin<Box<dyn Future<Output = io::Result<Chunk>>>>;
 

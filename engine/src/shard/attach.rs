@@ -10,6 +10,7 @@ use crate::format::meta::PartitionMeta;
 use crate::format::names;
 use crate::index::Index;
 use crate::journal::LogId;
+use crate::local::join_bounded;
 use crate::log::{Access, Identity, Log};
 use crate::recovery::{Recovered, write_partition_meta};
 use crate::segment::{Reopened, Segment};
@@ -258,4 +259,92 @@ pub(crate) async fn close_log(cx: &Context, id: LogId) -> Result<(), ControlErro
     }
     cx.points.set(point.0, point.1);
     Ok(())
+}
+
+/// Rolls a log on demand.
+pub(crate) fn roll(cx: &Context, id: LogId) -> Result<(), ControlError> {
+    let mut state = cx.state.borrow_mut();
+    let Some(log) = state.log(id) else { return Err(ControlError::Closed) };
+    match log.access {
+        Access::Open | Access::Full => {}
+        Access::Cutting => return Err(ControlError::Busy),
+        Access::Fenced(_) | Access::Damaged => return Err(ControlError::ReadOnly),
+    }
+    if log.active().end() == crate::types::Pos::ZERO {
+        return Ok(());
+    }
+    let rolled = log.active().base();
+    log.roll();
+    state.errands.push_back(Errand::Seal(id, rolled));
+    state.look_at(id);
+    Ok(())
+}
+
+/// Makes space for `bytes` more in the active segment ready.
+pub(crate) async fn prepare_ahead(cx: &Context, id: LogId, bytes: u64) -> Result<(), ControlError> {
+    let (base, goal) = {
+        let mut state = cx.state.borrow_mut();
+        let shape = state.settings.shape;
+        let none = state.settings.prepare == crate::types::Prepare::None;
+        let Some(log) = state.log(id) else { return Err(ControlError::Closed) };
+        let active = log.active();
+        let limit = shape.segment_bytes.next_multiple_of(shape.block);
+        let goal = (active.end().get() + bytes).min(limit).max(active.end().get());
+        let goal = crate::types::Pos::new(goal / shape.block * shape.block);
+        active.prepare_goal = active.prepare_goal.max(goal);
+        if none || active.prepared >= goal {
+            return Ok(());
+        }
+        let base = active.base();
+        if !std::mem::replace(&mut active.preparing, true) {
+            state.errands.push_back(Errand::Prepare(id, base));
+        }
+        (base, goal)
+    };
+    until(cx, id, |state| {
+        let full = state.log(id).is_some_and(|log| log.access == Access::Full);
+        full || state.segment(id, base).is_none_or(|s| s.prepared >= goal)
+    })
+    .await?;
+    let full = cx.state.borrow_mut().log(id).is_some_and(|log| log.access == Access::Full);
+    let enospc = Fault { operation: "reserving space", errno: libc::ENOSPC };
+    if full { Err(ControlError::Disk(enospc)) } else { Ok(()) }
+}
+
+/// Closes every log of the shard cleanly. The first failure is told; the others are closed all the same.
+pub(crate) async fn close_all(cx: Context) -> Result<(), ControlError> {
+    let ids: Vec<LogId> = {
+        let mut state = cx.state.borrow_mut();
+        state.closing = true;
+        state.progress.notify();
+        state.logs.iter().flatten().map(|log| log.identity.id).collect()
+    };
+    let jobs = ids.into_iter().map(|id| {
+        let cx = cx.clone();
+        async move {
+            let readable_only = cx
+                .state
+                .borrow_mut()
+                .log(id)
+                .is_none_or(|log| matches!(log.access, Access::Damaged | Access::Fenced(_)));
+            // What is in doubt stays so: the next opening looks at it again.
+            if readable_only { Err(ControlError::ReadOnly) } else { close_log(&cx, id).await }
+        }
+    });
+    let closed = join_bounded(crate::limits::CREATIONS_IN_FLIGHT, jobs).await;
+    closed.into_iter().fold(Ok(()), Result::and)
+}
+
+/// Says that the directory was closed cleanly, once every shard has closed its logs.
+pub(crate) async fn mark_clean(cx: Context) -> Result<(), ControlError> {
+    let io = |error: std::io::Error| {
+        ControlError::Disk(Fault::new("marking the clean shutdown", &error))
+    };
+    if !super::points::write(&cx).await {
+        return Err(io(std::io::Error::from_raw_os_error(libc::EIO)));
+    }
+    let dir = cx.state.borrow().dir.clone();
+    let path = dir.join(names::CLEAN);
+    write_small(&cx.disk, &cx.arena(), path, b"clean\n").await.map_err(io)?;
+    sync_directory(&cx.disk, dir).await.map_err(io)
 }

@@ -13,9 +13,9 @@ use crate::log::Access;
 use crate::types::{Offset, Pos};
 
 use super::Context;
-use crate::local::join_bounded;
 use super::prepare::fence;
 use super::state::{Forced, State};
+use crate::local::join_bounded;
 
 /// How much of the journal a checkpoint frees.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

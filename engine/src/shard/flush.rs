@@ -55,10 +55,8 @@ pub(crate) async fn flush(cx: &Context, id: LogId) -> Result<(), ControlError> {
         log.policy == FlushPolicy::Group && !log.tail.iter().any(|s| s.needs_flush())
     };
     let result = if group {
-        until(cx, id, |state| {
-            state.log(id).is_none_or(|log| log.watermarks().durable >= target)
-        })
-        .await
+        until(cx, id, |state| state.log(id).is_none_or(|log| log.watermarks().durable >= target))
+            .await
     } else {
         flush_segments(cx, id, target).await
     };
@@ -131,9 +129,7 @@ async fn flush_segment(
     }
     until(cx, id, |state| {
         gone(state)
-            || state
-                .segment(id, base)
-                .is_some_and(|s| s.durable.done() >= end && s.entry_durable)
+            || state.segment(id, base).is_some_and(|s| s.durable.done() >= end && s.entry_durable)
     })
     .await
 }

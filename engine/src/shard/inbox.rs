@@ -252,6 +252,11 @@ impl<C> Inbox<C> {
         }
     }
 
+    /// Whether it takes nothing more.
+    pub(crate) fn is_closed(&self) -> bool {
+        self.closed.load(Ordering::Acquire)
+    }
+
     /// Takes no more appends and calls; waiting clients are told.
     pub(crate) fn close(&self) {
         let calls = {
@@ -291,7 +296,7 @@ impl AppendFuture {
     }
 
     /// Sends now or gives the batch back.
-    pub(crate) fn try_send(&mut self) -> Result<(), (AppendError, Option<Batch>)> {
+    pub(crate) fn try_send(&mut self) -> Result<(), (AppendError, Batch)> {
         let Sending::Unsent(batch) = std::mem::replace(&mut self.state, Sending::Over) else {
             unreachable!("an append is sent once");
         };
@@ -300,7 +305,7 @@ impl AppendFuture {
                 self.state = Sending::Sent(ticket);
                 Ok(())
             }
-            Err((error, batch)) => Err((error, Some(batch))),
+            Err(refusal) => Err(refusal),
         }
     }
 
@@ -308,7 +313,7 @@ impl AppendFuture {
         for registered in [false, true] {
             match self.try_send() {
                 Ok(()) => return Ok(true),
-                Err((AppendError::Overloaded, Some(batch))) => {
+                Err((AppendError::Overloaded, batch)) => {
                     self.state = Sending::Unsent(batch);
                     // Memory may have come free between the refusal and the registration: try once more.
                     if !registered {

@@ -30,6 +30,8 @@ pub(crate) mod prepare;
 pub(crate) mod read;
 pub(crate) mod seal;
 pub(crate) mod state;
+pub(crate) mod thread;
+pub(crate) mod truncate;
 pub(crate) mod writes;
 
 use checkpoint::Extent;

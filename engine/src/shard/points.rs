@@ -46,6 +46,12 @@ impl Points {
         table.changed |= table.points.remove(name).is_some();
     }
 
+    /// Whether a partition's point may not be on disk yet.
+    pub(crate) fn is_unwritten(&self, _name: &PartitionName) -> bool {
+        let table = self.lock();
+        table.changed || table.writing
+    }
+
     /// Whether there is something to persist and nobody is at it.
     pub(crate) fn wants_writing(&self) -> bool {
         let table = self.lock();

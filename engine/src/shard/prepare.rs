@@ -14,8 +14,8 @@ use crate::log::Access;
 use crate::types::{Offset, Pos, Prepare};
 
 use super::Context;
-use crate::local::join_bounded;
 use super::state::tell;
+use crate::local::join_bounded;
 
 /// How much is readied next behind `prepared`: as much again as there is, within bounds.
 fn next_bytes(prepared: Pos) -> u64 {

@@ -83,7 +83,11 @@ fn locate(
     if offset < tail_base {
         let at = log.sealed.partition_point(|sealed| sealed.base <= offset);
         let Some(at) = at.checked_sub(1) else {
-            return Err(ReadError::OutOfRange { asked: offset, start: marks.log_start, end: bound });
+            return Err(ReadError::OutOfRange {
+                asked: offset,
+                start: marks.log_start,
+                end: bound,
+            });
         };
         let sealed = log.sealed[at];
         let limit = log.sealed.get(at + 1).map_or(tail_base, |next| next.base);
@@ -306,7 +310,14 @@ fn memory_base(cx: &Context, id: LogId, place: Place) -> Option<Pos> {
     cx.state.borrow_mut().segment(id, place.base).map(|segment| segment.window.base())
 }
 
-fn from_memory(cx: &Context, id: LogId, place: Place, from: Pos, to: Pos, out: &mut Vec<u8>) -> bool {
+fn from_memory(
+    cx: &Context,
+    id: LogId,
+    place: Place,
+    from: Pos,
+    to: Pos,
+    out: &mut Vec<u8>,
+) -> bool {
     let Source::Tail { .. } = place.source else { return false };
     let mut state = cx.state.borrow_mut();
     let Some(segment) = state.segment(id, place.base) else { return false };
@@ -338,4 +349,21 @@ impl Drop for Reader {
             log.readers -= 1;
         }
     }
+}
+
+/// Reads whole batches into a buffer of a fixed capacity.
+pub(crate) async fn read_into(
+    cx: &Context,
+    id: LogId,
+    offset: Offset,
+    buffer: &mut Vec<u8>,
+    isolation: Isolation,
+) -> Result<usize, ReadError> {
+    let given = buffer.capacity();
+    let batches = read(cx, id, offset, given, isolation).await?;
+    if batches.len() > given {
+        return Err(ReadError::BufferTooSmall { needed: batches.len(), given });
+    }
+    buffer.extend_from_slice(&batches);
+    Ok(batches.len())
 }

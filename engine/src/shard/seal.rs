@@ -15,9 +15,9 @@ use crate::recovery::scan::{BatchScanner, FileReader, Scanned};
 use crate::types::{Offset, Pos};
 
 use super::Context;
-use crate::files::{open, sync_directory, write_small};
 use super::flush::until;
 use super::prepare::fence;
+use crate::files::{open, sync_directory, write_small};
 
 /// Seals a segment the log has rolled past.
 pub(crate) async fn seal(cx: Context, id: LogId, base: Offset) {
@@ -39,13 +39,7 @@ async fn try_seal(cx: &Context, id: LogId, base: Offset) -> Result<(), ControlEr
         let Some(file) = segment.file else { unreachable!("a written segment is open") };
         let end = segment.end();
         let (offsets, times) = segment.index.encode();
-        let seal = Seal {
-            incarnation,
-            base_offset: base,
-            next_offset: next,
-            length: end,
-            crc,
-        };
+        let seal = Seal { incarnation, base_offset: base, next_offset: next, length: end, crc };
         let files = [
             (dir.join(names::index(base)), offsets),
             (dir.join(names::time_index(base)), times),
@@ -224,13 +218,8 @@ async fn try_reseal(cx: &Context, id: LogId, base: Offset) -> std::io::Result<()
     cx.disk.run(Op::Sync { file, data_only: false }).await?;
     cx.disk.run(Op::Close { file }).await?;
     let (offsets, times) = index.encode();
-    let seal = Seal {
-        incarnation,
-        base_offset: base,
-        next_offset: next,
-        length: Pos::new(end),
-        crc,
-    };
+    let seal =
+        Seal { incarnation, base_offset: base, next_offset: next, length: Pos::new(end), crc };
     write_small(&cx.disk, &arena, dir.join(names::index(base)), &offsets).await?;
     write_small(&cx.disk, &arena, dir.join(names::time_index(base)), &times).await?;
     write_small(&cx.disk, &arena, dir.join(names::seal(base)), &seal.encode()).await?;

@@ -23,9 +23,9 @@ use crate::stats::ShardStats;
 use crate::types::{Durability, FlushPolicy, Incarnation, Offset, Pos, Prepare};
 
 use super::Context;
-use crate::local::Notify;
 use super::inbox::{Inbox, Request};
 use super::writes::{InFlight, Token, Writes};
+use crate::local::Notify;
 
 /// What a shard is told when it starts and does not change.
 #[derive(Clone, Copy, Debug)]
@@ -368,9 +368,10 @@ impl State {
         let wanting = log.tail.iter_mut().find(|segment| {
             let ahead = super::prepare::ahead_bytes(prepare, segment.prepared);
             let short = segment.end().get() + ahead > segment.prepared.get();
-            !segment.preparing && (segment.file.is_none() || short && !segment.rolled || {
-                segment.end() > segment.prepared
-            })
+            !segment.preparing
+                && (segment.file.is_none() || short && !segment.rolled || {
+                    segment.end() > segment.prepared
+                })
         });
         if let Some(segment) = wanting {
             segment.preparing = true;
@@ -517,7 +518,10 @@ impl State {
         let forced = self.choose_forced(&mut bytes);
         // The reserve is for what frees space; appends wait for what it frees.
         let roomy = self.journal.room(CHUNK_BYTES_MAX as u64, false).is_some();
-        while (roomy || forced.is_none()) && bytes + 2 * ENTRY_BYTES < CHUNK_BYTES_MAX && self.group.len() < GROUP_ENTRIES_MAX {
+        while (roomy || forced.is_none())
+            && bytes + 2 * ENTRY_BYTES < CHUNK_BYTES_MAX
+            && self.group.len() < GROUP_ENTRIES_MAX
+        {
             let Some(id) = self.gathering.pop_front() else { break };
             let bounds = self.settings.bounds;
             let Some(log) = self.log(id) else { continue };

@@ -1,7 +1,7 @@
 use std::sync::atomic::AtomicUsize;
 
-use crate::local::{Notify, Semaphore, join_bounded};
 use super::*;
+use crate::local::{Notify, Semaphore, join_bounded};
 
 fn run_all(executor: &Executor) {
     while executor.run_ready(usize::MAX) {}

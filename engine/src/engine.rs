@@ -1,0 +1,454 @@
+//! A data directory, opened: shards on their threads, and the table that leads to partitions.
+
+use std::collections::{BTreeMap, HashMap};
+use std::fs::{self, File};
+use std::io;
+use std::path::Path;
+use std::sync::mpsc;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::thread::JoinHandle;
+
+use crate::buffers::Arena;
+use crate::calibrate::{Calibration, calibrate};
+use crate::clock::SystemClock;
+use crate::config::Config;
+use crate::error::{ControlError, OpenError};
+use crate::format::names;
+use crate::handle::{LogHandle, Remote};
+use crate::limits::RING_ENTRIES;
+use crate::local::join_bounded;
+use crate::log::Shape;
+use crate::recovery::{OpenedDirectory, Plan, Recovered, RecoveryReport, recover};
+use crate::ring::backend::{AnyRing, open_ring};
+use crate::ring::probe::{FsFacts, FsKind, probe_directory};
+use crate::shard::points::Points;
+use crate::shard::state::Settings;
+use crate::shard::{attach, driver, thread};
+use crate::stats::ShardStats;
+use crate::types::{Incarnation, PartitionName, Prepare, WriteMode};
+
+/// Where a partition lives.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Home {
+    pub(crate) shard: usize,
+    pub(crate) log: crate::journal::LogId,
+}
+
+/// What was found out about the place the data is at, and chosen by it.
+#[derive(Clone, Debug)]
+pub struct Facts {
+    /// The file system and the device.
+    pub file_system: FsFacts,
+    /// Direct or through the page cache.
+    pub write_mode: WriteMode,
+    /// What the device was measured to do, and the primitive chosen by it.
+    pub calibration: Calibration,
+    /// Why io_uring is not used, if it is not.
+    pub fallback: Option<String>,
+    /// Bytes of each shard's memory that are registered with the kernel; 0 with plain system calls.
+    pub registered_bytes: Vec<u64>,
+}
+
+struct Worker {
+    remote: Remote,
+    thread: Option<JoinHandle<io::Result<()>>>,
+}
+
+/// A durable, partitioned log: a data directory and the shards that serve it.
+///
+/// Dropping it closes it cleanly; [`Engine::close`] does the same and says how it went.
+pub struct Engine {
+    workers: Vec<Worker>,
+    partitions: Mutex<BTreeMap<PartitionName, Home>>,
+    config: Config,
+    report: RecoveryReport,
+    facts: Facts,
+    closed: bool,
+    _lock: File,
+}
+
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    // Nothing panics while it holds one of these locks.
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+impl Engine {
+    /// Opens a data directory: locks it, recovers it, starts the shards. Blocks until all is readable.
+    ///
+    /// # Errors
+    /// [`OpenError`], which names what to do.
+    pub fn open(config: Config) -> Result<Self, OpenError> {
+        config.check()?;
+        make_directory(&config.dir)?;
+        let held = lock_directory(&config.dir)?;
+        raise_file_limit();
+        let probed = probe_directory(&config.dir);
+        let fs = probed.map_err(|e| OpenError::io(&config.dir, "probing", e))?;
+        let backend = config.backend;
+        let opened = open_ring(backend, RING_ENTRIES);
+        let (mut ring, fallback) = opened.map_err(|e| OpenError::NoUring(e.to_string()))?;
+        let write_mode = choose_write_mode(&config, &fs);
+        let direct = write_mode == WriteMode::Direct;
+        let calibration = calibrate(&config, &mut ring, direct)?;
+        let (opened, direct) = recover_directory(&config, &mut ring, (&fs, direct))?;
+        drop(ring);
+        let plain = matches!(fs.fs, FsKind::Ext4 | FsKind::Xfs);
+        let settings = Settings {
+            shape: opened.shape,
+            prepare: config.prepare,
+            direct,
+            durability: calibration.durability,
+            bounds: calibration.bounds(),
+            global_flush: direct && plain && config.prepare == Prepare::Prezero,
+        };
+        let facts = Facts {
+            file_system: fs,
+            write_mode,
+            calibration,
+            fallback: fallback.map(|reason| reason.to_string()),
+            registered_bytes: Vec::new(),
+        };
+        Self::start(config, held, opened, settings, facts)
+    }
+
+    fn start(
+        config: Config,
+        held: File,
+        opened: OpenedDirectory,
+        settings: Settings,
+        facts: Facts,
+    ) -> Result<Self, OpenError> {
+        let points = Arc::new(Points::default());
+        let OpenedDirectory { partitions, report, epoch, journal_bytes, .. } = opened;
+        for recovered in &partitions {
+            let point = recovered.identity.name.clone();
+            points.set(point, recovered.recovery_point);
+        }
+        let mut shares: Vec<Vec<Recovered>> = (0..config.shards).map(|_| Vec::new()).collect();
+        for recovered in partitions {
+            let shard = shard_of(&config, &recovered.identity.name);
+            shares[shard].push(recovered);
+        }
+        let cores = thread::cores(&config);
+        let mut engine = Self {
+            workers: Vec::new(),
+            partitions: Mutex::default(),
+            config: config.clone(),
+            report,
+            facts,
+            closed: false,
+            _lock: held,
+        };
+        let (ready, started) = mpsc::channel();
+        for shard in 0..config.shards {
+            let plan = thread::Plan {
+                shard,
+                core: cores.get(shard % cores.len().max(1)).copied(),
+                config: config.clone(),
+                settings,
+                epoch,
+                journal_bytes,
+                points: points.clone(),
+            };
+            let (inbox, thread) = thread::spawn(plan, ready.clone())?;
+            engine.workers.push(Worker { remote: Remote::new(inbox), thread: Some(thread) });
+        }
+        drop(ready);
+        let mut registered = vec![0; config.shards];
+        for _ in 0..config.shards {
+            let Ok((shard, bytes)) = started.recv() else { return Err(engine.first_failure()) };
+            registered[shard] = bytes;
+        }
+        engine.facts.registered_bytes = registered;
+        engine.attach_all(shares)?;
+        Ok(engine)
+    }
+
+    /// Why a shard did not start.
+    fn first_failure(&mut self) -> OpenError {
+        for worker in &mut self.workers {
+            let finished = worker.thread.as_ref().is_some_and(JoinHandle::is_finished);
+            let Some(thread) = finished.then(|| worker.thread.take()).flatten() else { continue };
+            if let Ok(Err(error)) = thread.join() {
+                return OpenError::io(&self.config.dir, "starting a shard", error);
+            }
+        }
+        OpenError::Closed
+    }
+
+    fn attach_all(&mut self, shares: Vec<Vec<Recovered>>) -> Result<(), OpenError> {
+        let policy = self.config.flush;
+        let replies: Vec<_> = shares
+            .into_iter()
+            .enumerate()
+            .map(|(shard, share)| {
+                self.workers[shard].remote.call(move |cx| async move {
+                    let jobs = share.into_iter().map(|recovered| {
+                        let cx = cx.clone();
+                        async move {
+                            let name = recovered.identity.name.clone();
+                            attach::attach(&cx, recovered, policy).await.map(|log| (name, log))
+                        }
+                    });
+                    join_bounded(crate::limits::RECOVERIES_IN_FLIGHT, jobs).await
+                })
+            })
+            .collect();
+        let mut table = lock(&self.partitions);
+        for (shard, reply) in replies.into_iter().enumerate() {
+            for attached in reply.wait().ok_or(OpenError::Closed)? {
+                let (name, log) = attached?;
+                table.insert(name, Home { shard, log });
+            }
+        }
+        Ok(())
+    }
+
+    /// The log of a partition; made if it is not there. Blocks while it is made.
+    ///
+    /// # Errors
+    /// [`OpenError::Name`], [`OpenError::Io`] or [`OpenError::Closed`].
+    pub fn log(&self, topic: &str, partition: u32) -> Result<LogHandle, OpenError> {
+        let mut logs = self.logs(&[(topic.to_owned(), partition)])?;
+        logs.pop().ok_or(OpenError::Closed)
+    }
+
+    /// The logs of many partitions, in the order asked for; those that are not there are made together, so that
+    /// they share flushes. Blocks while they are made.
+    ///
+    /// # Errors
+    /// As [`Engine::log`]. Partitions made before the failure stay.
+    pub fn logs(&self, wanted: &[(String, u32)]) -> Result<Vec<LogHandle>, OpenError> {
+        let names = wanted.iter().map(|(topic, partition)| {
+            PartitionName::new(topic, *partition)
+                .ok_or_else(|| OpenError::Name { topic: topic.clone(), partition: *partition })
+        });
+        let names = names.collect::<Result<Vec<_>, _>>()?;
+        let mut table = lock(&self.partitions);
+        let mut missing: Vec<PartitionName> =
+            names.iter().filter(|name| !table.contains_key(*name)).cloned().collect();
+        missing.sort_unstable();
+        missing.dedup();
+        if !missing.is_empty() {
+            self.create(&mut table, &missing)?;
+        }
+        let handles = names.iter().map(|name| {
+            let home = table[name];
+            LogHandle::new(self.workers[home.shard].remote.clone(), home.log, name.clone())
+        });
+        Ok(handles.collect())
+    }
+
+    fn create(
+        &self,
+        table: &mut BTreeMap<PartitionName, Home>,
+        names: &[PartitionName],
+    ) -> Result<(), OpenError> {
+        let policy = self.config.flush;
+        let mut shares: HashMap<usize, Vec<(PartitionName, Incarnation)>> = HashMap::new();
+        for name in names {
+            let share = shares.entry(shard_of(&self.config, name)).or_default();
+            share.push((name.clone(), Incarnation(random())));
+        }
+        let replies: Vec<_> = shares
+            .into_iter()
+            .map(|(shard, share)| {
+                let reply = self.workers[shard].remote.call(move |cx| async move {
+                    let jobs = share.into_iter().map(|(name, incarnation)| {
+                        let cx = cx.clone();
+                        async move {
+                            let made = attach::create(&cx, &name, incarnation, policy).await;
+                            made.map(|log| (name, log))
+                        }
+                    });
+                    join_bounded(crate::limits::CREATIONS_IN_FLIGHT, jobs).await
+                });
+                (shard, reply)
+            })
+            .collect();
+        let mut made = Vec::new();
+        let mut failure = None;
+        for (shard, reply) in replies {
+            for created in reply.wait().ok_or(OpenError::Closed)? {
+                match created {
+                    Ok((name, log)) => made.push((name, Home { shard, log })),
+                    Err(error) => failure = Some(error),
+                }
+            }
+        }
+        // One flush makes the directory's entries durable for all of them; until then nobody has a handle.
+        let synced = File::open(&self.config.dir).and_then(|dir| dir.sync_all());
+        synced.map_err(|e| OpenError::io(&self.config.dir, "flushing the directory", e))?;
+        table.extend(made);
+        failure.map_or(Ok(()), Err)
+    }
+
+    /// The partitions there are, in order of name.
+    #[must_use]
+    pub fn partitions(&self) -> Vec<PartitionName> {
+        lock(&self.partitions).keys().cloned().collect()
+    }
+
+    /// What opening found and did.
+    #[must_use]
+    pub fn recovery(&self) -> &RecoveryReport {
+        &self.report
+    }
+
+    /// What was found out about the place the data is at, and chosen by it.
+    #[must_use]
+    pub fn facts(&self) -> &Facts {
+        &self.facts
+    }
+
+    /// What each shard counted so far.
+    #[must_use]
+    pub fn stats(&self) -> Vec<ShardStats> {
+        let replies: Vec<_> =
+            self.workers.iter().map(|worker| worker.remote.call(thread::stats)).collect();
+        replies.into_iter().map(|reply| reply.wait().unwrap_or_default()).collect()
+    }
+
+    /// Closes the engine: appends under way end, everything is flushed, files are cut to their data, and a mark
+    /// makes the next opening immediate.
+    ///
+    /// # Errors
+    /// The first failure. The directory is then recovered at the next opening, as after a crash.
+    pub fn close(mut self) -> Result<(), ControlError> {
+        self.shut_down()
+    }
+
+    fn shut_down(&mut self) -> Result<(), ControlError> {
+        if std::mem::replace(&mut self.closed, true) {
+            return Ok(());
+        }
+        let replies: Vec<_> =
+            self.workers.iter().map(|w| w.remote.call(|cx| attach::close_all(cx))).collect();
+        let mut result = Ok(());
+        for reply in replies {
+            let closed = reply.wait().unwrap_or(Err(ControlError::Closed));
+            result = result.and(closed);
+        }
+        if result.is_ok()
+            && let Some(first) = self.workers.first()
+        {
+            let marked = first.remote.call(|cx| attach::mark_clean(cx)).wait();
+            result = marked.unwrap_or(Err(ControlError::Closed));
+        }
+        for worker in &mut self.workers {
+            worker.remote.close();
+        }
+        for worker in &mut self.workers {
+            let Some(thread) = worker.thread.take() else { continue };
+            if thread.join().is_err() {
+                result = result.and(Err(ControlError::Closed));
+            }
+        }
+        result
+    }
+}
+
+impl Drop for Engine {
+    fn drop(&mut self) {
+        // Whoever wants to know how it went calls `close`.
+        drop(self.shut_down());
+    }
+}
+
+fn make_directory(dir: &Path) -> Result<(), OpenError> {
+    match fs::create_dir(dir) {
+        Ok(()) => {
+            let parent = dir.parent().filter(|parent| !parent.as_os_str().is_empty());
+            let parent = parent.unwrap_or(Path::new("."));
+            let synced = File::open(parent).and_then(|parent| parent.sync_all());
+            synced.map_err(|e| OpenError::io(parent, "flushing the directory", e))
+        }
+        Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {
+            if dir.is_dir() {
+                Ok(())
+            } else {
+                Err(OpenError::NotADirectory(dir.to_path_buf()))
+            }
+        }
+        Err(error) => Err(OpenError::io(dir, "making the data directory", error)),
+    }
+}
+
+fn lock_directory(dir: &Path) -> Result<File, OpenError> {
+    let path = dir.join(names::LOCK);
+    let opened = File::options().create(true).truncate(false).write(true).open(&path);
+    let file = opened.map_err(|e| OpenError::io(&path, "opening the lock file", e))?;
+    match file.try_lock() {
+        Ok(()) => Ok(file),
+        Err(fs::TryLockError::WouldBlock) => Err(OpenError::Locked(dir.to_path_buf())),
+        Err(fs::TryLockError::Error(e)) => Err(OpenError::io(&path, "locking", e)),
+    }
+}
+
+fn choose_write_mode(config: &Config, fs: &FsFacts) -> WriteMode {
+    match config.write_mode {
+        Some(WriteMode::Direct) if fs.direct => WriteMode::Direct,
+        None if fs.direct => WriteMode::Direct,
+        _ => WriteMode::PageCache,
+    }
+}
+
+fn recover_directory(
+    config: &Config,
+    ring: &mut AnyRing,
+    (fs, direct): (&FsFacts, bool),
+) -> Result<(OpenedDirectory, bool), OpenError> {
+    let block = fs.block as u64;
+    let shape = Shape {
+        block,
+        segment_bytes: config.segment_bytes.min(i32::MAX as u64 - 64 * 1024),
+        roll_ms: config.roll_ms,
+        index_interval: config.index_interval_bytes,
+    };
+    let plan = Plan {
+        dir: config.dir.clone(),
+        shape,
+        direct,
+        shards: config.shards as u32,
+        journal_bytes: config.journal_bytes,
+        flush: config.flush,
+    };
+    let arena = Arena::new(crate::limits::RECOVERY_MEMORY_BYTES);
+    let recovering = driver::drive(ring, &SystemClock::new(), move |disk| async move {
+        recover(&disk, &arena, plan, &mut random).await
+    });
+    let opened = recovering.map_err(|e| OpenError::io(&config.dir, "recovering", e))??;
+    Ok((opened, direct))
+}
+
+/// Where a partition belongs: by the placement table, else by a hash that never changes (FNV-1a).
+pub(crate) fn shard_of(config: &Config, name: &PartitionName) -> usize {
+    let placed = config.placement.iter().find(|(placed, _)| placed == name);
+    if let Some((_, shard)) = placed {
+        return shard % config.shards;
+    }
+    let fnv = |hash: u64, byte: u8| (hash ^ u64::from(byte)).wrapping_mul(0x0100_0000_01b3);
+    let hash = name.topic().bytes().fold(0xcbf2_9ce4_8422_2325, fnv);
+    let hash = name.partition().to_be_bytes().into_iter().fold(hash, fnv);
+    (hash >> 32) as usize % config.shards
+}
+
+/// A number that nobody can guess.
+pub(crate) fn random() -> u64 {
+    let mut bytes = [0; 8];
+    let filled =
+        File::open("/dev/urandom").and_then(|mut file| io::Read::read_exact(&mut file, &mut bytes));
+    match filled {
+        Ok(()) => u64::from_ne_bytes(bytes),
+        // A hasher's keys come from the same source, by another way.
+        Err(_) => {
+            use std::hash::{BuildHasher, RandomState};
+            RandomState::new().hash_one(std::process::id())
+        }
+    }
+}
+
+/// Ten thousand partitions are ten thousand files: takes what the system allows.
+fn raise_file_limit() {
+    crate::ring::limits::raise_open_files();
+}

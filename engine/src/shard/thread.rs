@@ -1,0 +1,123 @@
+//! A shard's thread: pinned, with its ring and its memory, until the engine closes it.
+
+use std::io;
+use std::sync::Arc;
+use std::sync::mpsc::Sender;
+use std::thread::JoinHandle;
+use std::time::Duration;
+
+use core_affinity::CoreId;
+
+use crate::buffers::Arena;
+use crate::clock::SystemClock;
+use crate::command::OpenMode;
+use crate::config::Config;
+use crate::error::OpenError;
+use crate::format::names;
+use crate::journal::Journal;
+use crate::limits::RING_ENTRIES;
+use crate::ring::backend::open_ring;
+use crate::ring::{Ring, Wait};
+use crate::stats::ShardStats;
+
+use super::disk::ShardDisk;
+use super::executor::Executor;
+use super::inbox::Inbox;
+use super::points::Points;
+use super::state::{Parts, Settings};
+use super::{Context, Shard, driver, refuse_all};
+
+/// What a shard's thread is started with.
+pub(crate) struct Plan {
+    pub(crate) shard: usize,
+    pub(crate) core: Option<CoreId>,
+    pub(crate) config: Config,
+    pub(crate) settings: Settings,
+    pub(crate) epoch: u64,
+    pub(crate) journal_bytes: u64,
+    pub(crate) points: Arc<Points>,
+}
+
+/// The cores shards are pinned to; none if they are not.
+pub(crate) fn cores(config: &Config) -> Vec<CoreId> {
+    if config.pin { core_affinity::get_core_ids().unwrap_or_default() } else { Vec::new() }
+}
+
+/// Starts a shard. Its number and the bytes registered with the kernel are sent to `ready` once it runs.
+pub(crate) fn spawn(
+    plan: Plan,
+    ready: Sender<(usize, u64)>,
+) -> Result<(Arc<Inbox<Context>>, JoinHandle<io::Result<()>>), OpenError> {
+    let dir = plan.config.dir.clone();
+    // A quarter of the budget is for batches on their way, the rest for what the logs hold.
+    let inbox = Arc::new(Inbox::new(plan.config.memory_bytes / 4));
+    let shared = inbox.clone();
+    let builder = std::thread::Builder::new().name(format!("ringmain-{}", plan.shard));
+    let thread = builder.spawn(move || {
+        // Whatever ends the thread, nobody may wait for it for ever.
+        let _guard = Closing(shared.clone());
+        run(plan, shared, &ready)
+    });
+    let thread = thread.map_err(|e| OpenError::io(&dir, "starting a thread", e))?;
+    Ok((inbox, thread))
+}
+
+struct Closing(Arc<Inbox<Context>>);
+
+impl Drop for Closing {
+    fn drop(&mut self) {
+        self.0.close();
+        while let Some(request) = self.0.pop() {
+            let error = crate::error::AppendError::Closed;
+            self.0.end(request.ticket, Err(error), request.batch.into_bytes());
+        }
+    }
+}
+
+fn run(plan: Plan, inbox: Arc<Inbox<Context>>, ready: &Sender<(usize, u64)>) -> io::Result<()> {
+    if let Some(core) = plan.core {
+        // Not being pinned costs speed, nothing else.
+        core_affinity::set_for_current(core);
+    }
+    let (mut ring, _) = open_ring(plan.config.backend, RING_ENTRIES)?;
+    let arena = Arena::new(plan.config.memory_bytes / 4 * 3);
+    let registered = ring.register(&arena);
+    let clock = SystemClock::new();
+    let path = plan.config.dir.join(names::journal(plan.shard as u32));
+    let mode = OpenMode { direct: plan.settings.direct, ..OpenMode::default() };
+    let opened = driver::drive(&mut ring, &clock, move |disk| async move {
+        crate::files::open(&disk, &path, mode).await
+    })?;
+    let journal = Journal::new(plan.journal_bytes, plan.settings.shape.block, plan.epoch);
+    inbox.set_wake(ring.waker());
+    let executor = Executor::with_waker(ring.waker());
+    let parts = Parts {
+        dir: plan.config.dir.clone(),
+        settings: plan.settings,
+        arena,
+        journal,
+        journal_file: opened?,
+        inbox: inbox.clone(),
+    };
+    let disk = ShardDisk::default();
+    let mut shard = Shard::new(ring, clock, executor, disk, parts, plan.points);
+    shard.set_spin(Duration::from_micros(plan.config.spin_us.into()));
+    if ready.send((plan.shard, registered)).is_err() {
+        return Ok(());
+    }
+    while !inbox.is_closed() {
+        shard.turn(Wait::Forever)?;
+    }
+    refuse_all(&mut shard.context().state.borrow_mut());
+    Ok(())
+}
+
+/// What the shard has counted, as a call.
+pub(crate) async fn stats(cx: Context) -> ShardStats {
+    let state = cx.state.borrow();
+    ShardStats {
+        checkpoint_lag_bytes: state.journal.needed_bytes(),
+        memory_used_bytes: (state.arena.bytes() - state.arena.free_bytes()) as u64,
+        ..state.stats
+    }
+}

@@ -1,0 +1,297 @@
+//! Cuts a log's end back, exactly across a crash.
+//!
+//! The order is the proof: all that stays is in its files and flushed; then the journal says that what it held of
+//! the partition is void, and holds the image of the block that is about to be rewritten; then the files are
+//! cut. Until then a crash finds the log as it was; from then on nothing that was cut can come back.
+
+use std::io;
+
+use crate::command::{Disk, Done, FileHandle, Op, OpenMode};
+use crate::error::{ControlError, Fault};
+use crate::files::{open, sync_directory};
+use crate::format::names;
+use crate::index::{Index, Indexed};
+use crate::journal::{LogId, Reference};
+use crate::log::Access;
+use crate::recovery::scan::{BatchScanner, Scanned};
+use crate::segment::{Reopened, Segment};
+use crate::types::{Offset, Pos};
+
+use super::Context;
+use super::attach::checkpoint_log;
+use super::checkpoint::wait_for_forced;
+use super::flush::until;
+use super::points;
+use super::prepare::fence;
+use super::seal::segment_files;
+use super::state::{Forced, tell};
+
+/// Cuts the log back to `offset`, where a batch begins.
+pub(crate) async fn truncate(cx: &Context, id: LogId, offset: Offset) -> Result<(), ControlError> {
+    begin(cx, id, offset)?;
+    let result = run(cx, id, offset).await;
+    if let Err(ControlError::Disk(fault)) = &result {
+        fence(cx, id, *fault);
+    }
+    let mut state = cx.state.borrow_mut();
+    if let Some(log) = state.log(id)
+        && log.access == Access::Cutting
+    {
+        log.access = Access::Open;
+    }
+    state.look_at(id);
+    state.progress.notify();
+    result
+}
+
+fn begin(cx: &Context, id: LogId, offset: Offset) -> Result<(), ControlError> {
+    let mut state = cx.state.borrow_mut();
+    let Some(log) = state.log(id) else { return Err(ControlError::Closed) };
+    match log.access {
+        Access::Open | Access::Full => {}
+        Access::Cutting => return Err(ControlError::Busy),
+        Access::Fenced(_) | Access::Damaged => return Err(ControlError::ReadOnly),
+    }
+    let marks = log.watermarks();
+    if offset < marks.log_start || offset > marks.dirty {
+        let (start, end) = (marks.log_start, marks.dirty);
+        return Err(ControlError::OutOfRange { asked: offset, start, end });
+    }
+    log.access = Access::Cutting;
+    Ok(())
+}
+
+async fn run(cx: &Context, id: LogId, offset: Offset) -> Result<(), ControlError> {
+    let io = |error: io::Error| ControlError::Disk(Fault::new("truncating", &error));
+    checkpoint_log(cx, id).await?;
+    quiesce(cx, id).await?;
+    let (base, dir) = {
+        let mut state = cx.state.borrow_mut();
+        let Some(log) = state.log(id) else { return Err(ControlError::Closed) };
+        if offset == log.watermarks().dirty {
+            return Ok(());
+        }
+        let bases = log.sealed.iter().map(|s| s.base).chain(log.tail.iter().map(|s| s.base()));
+        let base = bases.filter(|base| *base <= offset).last().unwrap_or(offset);
+        (base, log.identity.dir.clone())
+    };
+    let direct = cx.state.borrow().settings.direct;
+    let path = dir.join(names::segment(base));
+    let mode = OpenMode { direct, ..OpenMode::default() };
+    let file = open(&cx.disk, &path, mode).await.map_err(io)?;
+    let (index, cut) = match find(cx, file, (base, offset)).await.map_err(io)? {
+        Some(found) => found,
+        None => {
+            cx.disk.run(Op::Close { file }).await.map_err(io)?;
+            let mut state = cx.state.borrow_mut();
+            let Some(log) = state.log(id) else { return Err(ControlError::Closed) };
+            let marks = log.watermarks();
+            let (start, end) = (marks.log_start, marks.dirty);
+            return Err(ControlError::OutOfRange { asked: offset, start, end });
+        }
+    };
+    lower_point(cx, id, offset).await?;
+    let segment = replace(cx, id, (base, offset), (index, cut, file)).await?;
+    void_journal(cx, id, base, cut).await?;
+    set_aside(cx, &dir, segment).await.map_err(io)?;
+    rewrite(cx, id, base, (file, cut)).await.map_err(io)
+}
+
+/// Waits until nothing of the log is on its way, and nobody reads its files.
+async fn quiesce(cx: &Context, id: LogId) -> Result<(), ControlError> {
+    until(cx, id, |state| {
+        state.log(id).is_none_or(|log| {
+            log.writes_in_flight == 0
+                && log.readers == 0
+                && !log.flushing
+                && !log.pointing
+                && log.waiting() == 0
+                && log.tail.len() == 1
+                && log.tail.iter().all(|s| !s.preparing && s.is_flushed())
+        })
+    })
+    .await
+}
+
+/// Walks the segment to the batch that begins at `offset`. `None` if none does.
+async fn find(
+    cx: &Context,
+    file: FileHandle,
+    (base, offset): (Offset, Offset),
+) -> io::Result<Option<(Index, Pos)>> {
+    let length = match cx.disk.run(Op::Length { file }).await? {
+        Done::Length(length) => length,
+        _ => unreachable!("a length gives a length"),
+    };
+    let interval = cx.state.borrow().settings.shape.index_interval;
+    let mut index = Index::new(base, interval);
+    let arena = cx.arena();
+    let mut scanner = BatchScanner::new(&cx.disk, &arena, file, 0, length);
+    let mut end = 0;
+    while let Scanned::Batch(pos, header) = scanner.next().await? {
+        let Some((first, last)) = header.offsets() else { break };
+        if first >= offset {
+            return Ok((first == offset).then_some((index, Pos::new(pos))));
+        }
+        let bytes = header.batch_bytes() as u32;
+        let max_timestamp = header.max_timestamp;
+        index.push(Indexed { last, pos: Pos::new(pos), bytes, max_timestamp });
+        end = pos + u64::from(bytes);
+    }
+    // The offset is where the next segment begins.
+    Ok(Some((index, Pos::new(end))))
+}
+
+/// The recovery point comes down before anything is cut: recovery must not look behind the new end.
+async fn lower_point(cx: &Context, id: LogId, offset: Offset) -> Result<(), ControlError> {
+    let name = {
+        let mut state = cx.state.borrow_mut();
+        let Some(log) = state.log(id) else { return Err(ControlError::Closed) };
+        log.recovery_point = log.recovery_point.min(offset);
+        cx.points.set(log.identity.name.clone(), log.recovery_point);
+        log.identity.name.clone()
+    };
+    while cx.points.is_unwritten(&name) {
+        if !points::write(cx).await {
+            let now = cx.state.borrow().time.ns;
+            cx.tasks.sleep_until(now + crate::limits::POINTS_RETRY_NS).await;
+        }
+    }
+    Ok(())
+}
+
+/// Puts a segment that ends at the cut in the tail's place. Returns the bases of those that come after it.
+async fn replace(
+    cx: &Context,
+    id: LogId,
+    (base, offset): (Offset, Offset),
+    (index, cut, file): (Index, Pos, FileHandle),
+) -> Result<Vec<Offset>, ControlError> {
+    let block = cx.state.borrow().settings.shape.block;
+    let was = Reopened { end: cut, prepared: cut.ceil(block) };
+    let mut segment = Segment::reopen(base, block, index, was);
+    segment.entry_durable = true;
+    segment.file = Some(file);
+    // Space is not prepared before the cut is done.
+    segment.preparing = true;
+    let start = cut.floor(block);
+    if start < cut {
+        let arena = cx.arena();
+        let io = |error| ControlError::Disk(Fault::new("reading the new tail", &error));
+        let read = crate::files::read_at(&cx.disk, &arena, file, start.get(), block as usize);
+        let tail = read.await.map_err(io)?;
+        let no_memory = || io(io::Error::from_raw_os_error(libc::ENOMEM));
+        let bytes = cut.since(start) as usize;
+        segment.window.reserve(&arena, bytes).map_err(|_| no_memory())?;
+        segment.window.append(&tail[..bytes]);
+    }
+    let (later, closing) = {
+        let mut state = cx.state.borrow_mut();
+        let inbox = state.inbox.clone();
+        let Some(log) = state.log(id) else { return Err(ControlError::Closed) };
+        let mut closing: Vec<FileHandle> = log.tail.iter().filter_map(|s| s.file).collect();
+        closing.extend(log.sealed.iter().filter(|s| s.base >= base).filter_map(|s| s.file));
+        let bases = log.sealed.iter().map(|s| s.base).chain(log.tail.iter().map(|s| s.base()));
+        let later: Vec<Offset> = bases.filter(|later| *later > base).collect();
+        log.sealed.retain(|sealed| sealed.base < base);
+        log.tail.clear();
+        log.tail.push_back(segment);
+        log.cut(offset, |ended| tell(&inbox, ended));
+        (later, closing)
+    };
+    for file in closing {
+        drop(cx.disk.run(Op::Close { file }).await);
+    }
+    Ok(later)
+}
+
+/// Voids what the journal holds of the partition, and has it hold the image of the new tail's block.
+async fn void_journal(cx: &Context, id: LogId, base: Offset, cut: Pos) -> Result<(), ControlError> {
+    let last = {
+        let mut state = cx.state.borrow_mut();
+        let block = state.settings.shape.block;
+        let Some(log) = state.log(id) else { return Err(ControlError::Closed) };
+        let incarnation = log.identity.incarnation;
+        let mut last = state.force(Forced::Ignore(incarnation));
+        let start = cut.floor(block);
+        if start < cut {
+            let image = Reference { log: id, segment: base, start, end: cut, claims: false };
+            last = state.force(Forced::Carry(image));
+        }
+        last
+    };
+    if wait_for_forced(cx, last).await {
+        return Ok(());
+    }
+    let fault = cx.state.borrow().journal.fault();
+    Err(fault.map_or(ControlError::ReadOnly, ControlError::Disk))
+}
+
+/// Renames the segments behind the cut, durably, then removes them.
+async fn set_aside(cx: &Context, dir: &std::path::Path, later: Vec<Offset>) -> io::Result<()> {
+    let mut gone = Vec::new();
+    // From the last one backwards: whatever a crash leaves is without a gap.
+    for base in later.into_iter().rev() {
+        for from in segment_files(dir, base) {
+            let to = dir.join(format!(
+                "{}{}",
+                from.file_name().unwrap_or_default().to_string_lossy(),
+                names::DELETED
+            ));
+            match cx.disk.run(Op::Rename { from, to: to.clone() }).await {
+                Ok(_) => gone.push(to),
+                Err(error) if error.kind() == io::ErrorKind::NotFound => {}
+                Err(error) => return Err(error),
+            }
+        }
+        sync_directory(&cx.disk, dir.to_path_buf()).await?;
+    }
+    for path in gone {
+        cx.disk.run(Op::Unlink { path }).await?;
+    }
+    Ok(())
+}
+
+/// Cuts the file, zeroes the rest of its last block, and flushes.
+async fn rewrite(
+    cx: &Context,
+    id: LogId,
+    base: Offset,
+    (file, cut): (FileHandle, Pos),
+) -> io::Result<()> {
+    let (block, dir) = {
+        let mut state = cx.state.borrow_mut();
+        let block = state.settings.shape.block;
+        let Some(log) = state.log(id) else { return Ok(()) };
+        (block, log.identity.dir.clone())
+    };
+    for derived in segment_files(&dir, base).into_iter().skip(1) {
+        match cx.disk.run(Op::Unlink { path: derived }).await {
+            Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
+            _ => {}
+        }
+    }
+    let end = cut.ceil(block);
+    cx.disk.run(Op::Truncate { file, len: end.get() }).await?;
+    cx.disk.run(Op::Sync { file, data_only: false }).await?;
+    let start = cut.floor(block);
+    if start < cut {
+        let no_memory = || io::Error::from_raw_os_error(libc::ENOMEM);
+        let data = {
+            let mut state = cx.state.borrow_mut();
+            let mut chunk = state.arena.chunk(block as usize).ok_or_else(no_memory)?;
+            let Some(segment) = state.segment(id, base) else { return Ok(()) };
+            segment.window.visit(start, cut, |bytes| chunk.append(bytes));
+            chunk.append_zeros(block as usize - chunk.len());
+            chunk.slice(0..block as usize)
+        };
+        cx.disk.run(Op::Write { file, pos: start.get(), data, durable: false }).await?;
+        cx.disk.run(Op::Sync { file, data_only: false }).await?;
+    }
+    sync_directory(&cx.disk, dir).await?;
+    let mut state = cx.state.borrow_mut();
+    if let Some(segment) = state.segment(id, base) {
+        segment.preparing = false;
+    }
+    Ok(())
+}
