@@ -16,7 +16,6 @@ use crate::error::{ControlError, OpenError};
 use crate::format::names;
 use crate::handle::{LogHandle, Remote};
 use crate::limits::RING_ENTRIES;
-use crate::local::join_bounded;
 use crate::log::Shape;
 use crate::recovery::{OpenedDirectory, Plan, Recovered, RecoveryReport, recover};
 use crate::ring::backend::{AnyRing, open_ring};
@@ -182,16 +181,8 @@ impl Engine {
             .into_iter()
             .enumerate()
             .map(|(shard, share)| {
-                self.workers[shard].remote.call(move |cx| async move {
-                    let jobs = share.into_iter().map(|recovered| {
-                        let cx = cx.clone();
-                        async move {
-                            let name = recovered.identity.name.clone();
-                            attach::attach(&cx, recovered, policy).await.map(|log| (name, log))
-                        }
-                    });
-                    join_bounded(crate::limits::RECOVERIES_IN_FLIGHT, jobs).await
-                })
+                let attach = move |cx| attach::attach_all(cx, share, policy);
+                self.workers[shard].remote.call(attach)
             })
             .collect();
         let mut table = lock(&self.partitions);
@@ -253,17 +244,8 @@ impl Engine {
         let replies: Vec<_> = shares
             .into_iter()
             .map(|(shard, share)| {
-                let reply = self.workers[shard].remote.call(move |cx| async move {
-                    let jobs = share.into_iter().map(|(name, incarnation)| {
-                        let cx = cx.clone();
-                        async move {
-                            let made = attach::create(&cx, &name, incarnation, policy).await;
-                            made.map(|log| (name, log))
-                        }
-                    });
-                    join_bounded(crate::limits::CREATIONS_IN_FLIGHT, jobs).await
-                });
-                (shard, reply)
+                let create = move |cx| attach::create_all(cx, share, policy);
+                (shard, self.workers[shard].remote.call(create))
             })
             .collect();
         let mut made = Vec::new();

@@ -308,6 +308,13 @@ impl Segment {
             && self.write_issued.plus(self.block) <= self.prepared
     }
 
+    /// Memory before this may be given back: what the journal holds stays until the segment has it on stable
+    /// storage, so that the journal can hold it anew if the segment's file fails.
+    pub(crate) fn releasable(&self) -> Pos {
+        let flushed = self.flushed.done();
+        if self.claimed > flushed { flushed.min(self.written.done()) } else { self.written.done() }
+    }
+
     /// Durable writes in flight.
     pub(crate) fn durable_writes(&self) -> u32 {
         self.durable_writes

@@ -219,11 +219,6 @@ impl Log {
         self.waiting.len()
     }
 
-    /// The newest leader epoch.
-    pub(crate) fn epoch(&self) -> i32 {
-        self.epoch
-    }
-
     /// Sets the epochs as recovery found them.
     pub(crate) fn restore_epochs(&mut self, epochs: Vec<(i32, Offset)>) {
         self.epoch = epochs.last().map_or(0, |(epoch, _)| *epoch);

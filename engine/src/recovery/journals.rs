@@ -21,8 +21,6 @@ pub(crate) struct FoundJournal {
     pub(crate) header: FileHeader,
     /// The ring area.
     pub(crate) ring: Vec<u8>,
-    /// Whether the file is shorter than its header says.
-    pub(crate) truncated: bool,
 }
 
 /// What is wrong with a journal.
@@ -76,13 +74,12 @@ pub(crate) async fn read<D: Disk>(
         disk.run(Op::Rename { from: path.clone(), to }).await.map_err(wrap)?;
         return Ok(None);
     }
-    let truncated = (bytes.len() as u64) < header.bytes;
-    if truncated {
+    if (bytes.len() as u64) < header.bytes {
         complain("the file is shorter than its header says: what was behind its end is lost");
     }
     let start = (FILE_HEADER_BLOCKS * u64::from(header.block)) as usize;
     let ring = bytes.get(start..).unwrap_or_default().to_vec();
-    Ok(Some(FoundJournal { path, header, ring, truncated }))
+    Ok(Some(FoundJournal { path, header, ring }))
 }
 
 type Headers = [Result<Option<FileHeader>, u16>; 2];

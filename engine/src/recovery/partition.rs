@@ -270,38 +270,23 @@ impl<D: Disk> Recovery<'_, D> {
                 index = Index::new(base, self.terms.shape.index_interval);
             }
             let mut scanner = BatchScanner::new(self.disk, self.arena, file, from, length);
-            let mut next = base;
-            let (mut end, mut complete) = (from, false);
-            let mut first = true;
-            loop {
-                match scanner.next().await? {
-                    Scanned::Batch(pos, header) => {
-                        let Some((batch_base, last)) = header.offsets() else { break };
-                        if following.is_some_and(|limit| batch_base >= limit) {
-                            complete = true;
-                            break;
-                        }
-                        let in_sequence =
-                            batch_base >= next && (!first || from > 0 || batch_base >= base);
-                        if !in_sequence {
-                            break;
-                        }
-                        first = false;
-                        index.push(Indexed {
-                            last,
-                            pos: Pos::new(pos),
-                            bytes: header.batch_bytes() as u32,
-                            max_timestamp: header.max_timestamp,
-                        });
-                        next = last.plus(1);
-                        end = pos + header.batch_bytes() as u64;
-                    }
-                    Scanned::End(_) => break,
+            let (mut next, mut end, mut complete) = (base, from, false);
+            while let Scanned::Batch(pos, header) = scanner.next().await? {
+                let Some((first, last)) = header.offsets() else { break };
+                // What was left of a failed tail is void from where the next segment begins.
+                complete = following.is_some_and(|limit| first >= limit);
+                if complete || first < next {
+                    break;
                 }
+                let bytes = header.batch_bytes() as u32;
+                let max_timestamp = header.max_timestamp;
+                index.push(Indexed { last, pos: Pos::new(pos), bytes, max_timestamp });
+                next = last.plus(1);
+                end = pos + u64::from(bytes);
             }
             read_bytes += scanner.read_bytes();
             // An index is no evidence: if nothing begins where it points, walk from the segment's beginning.
-            if from > 0 && first && end < length {
+            if from > 0 && end == from && end < length {
                 continue;
             }
             complete |= following.is_some_and(|limit| next >= limit) || end == length;

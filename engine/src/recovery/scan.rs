@@ -68,8 +68,8 @@ impl<D: Disk> FileReader<D> {
 pub(crate) enum Scanned {
     /// A valid batch at this position.
     Batch(u64, BatchHeader),
-    /// No valid batch begins at this position.
-    End(u64),
+    /// No valid batch comes next.
+    End,
 }
 
 /// Walks batches.
@@ -108,23 +108,23 @@ impl<D: Disk> BatchScanner<D> {
 
     /// The next batch.
     pub(crate) async fn next(&mut self) -> io::Result<Scanned> {
-        let pos = self.base + self.at as u64;
         if !self.fill(HEADER_BYTES).await? {
-            return Ok(Scanned::End(pos));
+            return Ok(Scanned::End);
         }
         let Ok(header) = BatchHeader::decode(&self.buffer[self.at..]) else {
-            return Ok(Scanned::End(pos));
+            return Ok(Scanned::End);
         };
         let bytes = header.batch_bytes();
         if bytes > BATCH_BYTES_MAX || !self.fill(bytes).await? {
-            return Ok(Scanned::End(pos));
+            return Ok(Scanned::End);
         }
         match validate_stored(&self.buffer[self.at..self.at + bytes]) {
             Ok(header) => {
+                let pos = self.base + self.at as u64;
                 self.at += bytes;
                 Ok(Scanned::Batch(pos, header))
             }
-            Err(_) => Ok(Scanned::End(pos)),
+            Err(_) => Ok(Scanned::End),
         }
     }
 

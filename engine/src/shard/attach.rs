@@ -20,6 +20,38 @@ use super::Context;
 use super::flush::{flush, until};
 use super::state::Errand;
 
+/// A partition by name, and its log on this shard.
+pub(crate) type Named = Result<(PartitionName, LogId), OpenError>;
+
+/// Takes over recovered partitions, many at once.
+pub(crate) async fn attach_all(
+    cx: Context,
+    share: Vec<Recovered>,
+    policy: FlushPolicy,
+) -> Vec<Named> {
+    let jobs = share.into_iter().map(|recovered| {
+        let cx = cx.clone();
+        async move {
+            let name = recovered.identity.name.clone();
+            attach(&cx, recovered, policy).await.map(|log| (name, log))
+        }
+    });
+    join_bounded(crate::limits::RECOVERIES_IN_FLIGHT, jobs).await
+}
+
+/// Makes partitions, many at once.
+pub(crate) async fn create_all(
+    cx: Context,
+    share: Vec<(PartitionName, Incarnation)>,
+    policy: FlushPolicy,
+) -> Vec<Named> {
+    let jobs = share.into_iter().map(|(name, incarnation)| {
+        let cx = cx.clone();
+        async move { create(&cx, &name, incarnation, policy).await.map(|log| (name, log)) }
+    });
+    join_bounded(crate::limits::CREATIONS_IN_FLIGHT, jobs).await
+}
+
 /// Takes over a recovered partition.
 pub(crate) async fn attach(
     cx: &Context,

@@ -105,11 +105,6 @@ impl<R: Ring, C: Clock> Shard<R, C> {
         drop(self.executor.spawn(procedure));
     }
 
-    /// The ring, for its statistics.
-    pub(crate) fn ring(&self) -> &R {
-        &self.ring
-    }
-
     /// One turn. Sleeps at most as `wait` allows if there is nothing to do.
     pub(crate) fn turn(&mut self, wait: Wait) -> io::Result<()> {
         {

@@ -469,8 +469,8 @@ impl State {
         }
         let Some(log) = self.log(id) else { return };
         for segment in &mut log.tail {
-            let written = segment.written.done();
-            segment.window.release_to(written);
+            let releasable = segment.releasable();
+            segment.window.release_to(releasable);
         }
     }
 
@@ -478,8 +478,8 @@ impl State {
     pub(crate) fn trim_all(&mut self) {
         for log in self.logs.iter_mut().flatten() {
             for segment in &mut log.tail {
-                let written = segment.written.done();
-                segment.window.release_to(written);
+                let releasable = segment.releasable();
+                segment.window.release_to(releasable);
             }
         }
     }
@@ -583,7 +583,14 @@ impl State {
                 }
                 Forced::Carry(reference) => {
                     let Some(log) = self.log(reference.log) else { continue };
-                    let entry = data(log.identity.incarnation, reference);
+                    let incarnation = log.identity.incarnation;
+                    let held = log
+                        .segment(reference.segment)
+                        .is_some_and(|segment| segment.window.base() <= reference.start);
+                    if !held {
+                        continue;
+                    }
+                    let entry = data(incarnation, reference);
                     self.group.push(Chosen { entry, reference });
                 }
             }
