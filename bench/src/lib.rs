@@ -4,14 +4,25 @@
 //! the disk (`device`, `floor`, `clients`), slices become figures (`histogram`, `stats`), figures become a
 //! table, a plot, a page and a document (`table`, `plot`, `report`, `json`).
 
+pub mod alone;
+pub mod board;
+pub mod cli;
+pub mod clients;
+pub mod clock;
+pub mod cores;
 pub mod env;
+pub mod floor;
 pub mod histogram;
 pub mod interrupt;
 pub mod loglines;
+pub mod onebatch;
 pub mod payload;
+pub mod prepared;
 pub mod random;
 #[cfg(test)]
 mod scratch;
 pub mod stats;
 pub mod usage;
+pub mod verdict;
+pub mod wakefd;
 pub mod workdir;
