@@ -6,10 +6,11 @@ use anyhow::{Context, Result};
 
 use crate::board::Board;
 use crate::cli;
-use crate::clients::{Load, Outcome, drive};
-use crate::cores;
+use crate::clients::{Load, drive};
+use crate::cores::{CLIENTS, Pinned};
 use crate::floor::{Floor, FloorTarget};
 use crate::payload::Payload;
+use crate::sample::Sample;
 use crate::verdict::Verdict;
 use crate::workdir::WorkDir;
 
@@ -48,10 +49,10 @@ fn on_clients_core(
     mut target: FloorTarget<'_>,
     load: &Load,
     board: &'static Board,
-) -> Result<Outcome> {
+) -> Result<Sample> {
     std::thread::scope(|scope| {
         let clients = scope.spawn(move || {
-            cores::pin(cores::CLIENTS);
+            let _pinned = Pinned::to(CLIENTS);
             drive(&mut target, load, board)
         });
         clients.join().ok().context("the clients' thread panicked")?

@@ -12,8 +12,8 @@ use std::time::{Duration, Instant};
 use anyhow::{Context as _, Result, bail};
 
 use crate::board::Board;
-use crate::histogram::Latencies;
 use crate::interrupt;
+use crate::sample::Sample;
 
 /// Without one ack for this long, the target is taken for hung.
 pub const SILENCE_MAX: Duration = Duration::from_secs(20);
@@ -88,48 +88,17 @@ pub struct Load {
     pub spin: Duration,
 }
 
-/// What came of a load.
-#[derive(Clone, Debug)]
-pub struct Outcome {
-    /// Latencies of the requests that ended in the measured time, from the client's last ack on: so
-    /// making the request is inside.
-    pub latencies: Latencies,
-    /// Records acked in the measured time.
-    pub records: u64,
-    /// Bytes acked in it.
-    pub bytes: u64,
-    /// The measured time.
-    pub elapsed: Duration,
-}
-
-impl Outcome {
-    /// Records a second.
-    pub fn records_per_s(&self) -> f64 {
-        self.records as f64 / self.elapsed.as_secs_f64()
-    }
-
-    /// Mebibytes of batches a second.
-    pub fn mib_per_s(&self) -> f64 {
-        self.bytes as f64 / self.elapsed.as_secs_f64() / f64::from(1 << 20)
-    }
-}
-
 /// Drives `load.clients` clients against `target` on this thread, then waits until nothing is in flight.
 ///
 /// # Errors
 /// If a request fails, the target falls silent, or the user stops the run.
-pub fn drive<T: Target>(target: &mut T, load: &Load, board: &'static Board) -> Result<Outcome> {
+pub fn drive<T: Target>(target: &mut T, load: &Load, board: &'static Board) -> Result<Sample> {
     assert!(load.clients <= board.clients(), "the board has a bit for every client");
     board.enlist();
     let begin = Instant::now();
     let mut crew = Crew {
         slots: (0..load.clients).map(|_| Slot { future: None, since: begin }).collect(),
-        outcome: Outcome {
-            latencies: Latencies::new(),
-            records: 0,
-            bytes: 0,
-            elapsed: load.measured,
-        },
+        sample: Sample::empty(load.measured),
         from: begin + load.warm_up,
         until: begin + load.warm_up + load.measured,
         in_flight: 0,
@@ -139,7 +108,7 @@ pub fn drive<T: Target>(target: &mut T, load: &Load, board: &'static Board) -> R
         crew.start(target, board, client);
     }
     crew.run(target, board, load.spin)?;
-    Ok(crew.outcome)
+    Ok(crew.sample)
 }
 
 struct Slot<F> {
@@ -151,7 +120,7 @@ struct Slot<F> {
 
 struct Crew<F> {
     slots: Box<[Slot<F>]>,
-    outcome: Outcome,
+    sample: Sample,
     from: Instant,
     until: Instant,
     in_flight: u32,
@@ -235,9 +204,9 @@ impl<F: Future> Crew<F> {
         self.now = now;
         if now >= self.from && now < self.until {
             let since = self.slots[client as usize].since;
-            self.outcome.latencies.record((now - since).as_nanos() as u64);
-            self.outcome.records += acked.records;
-            self.outcome.bytes += acked.bytes;
+            self.sample.latencies.record((now - since).as_nanos() as u64);
+            self.sample.records += acked.records;
+            self.sample.bytes += acked.bytes;
         }
     }
 }

@@ -17,7 +17,7 @@ use anyhow::{Context as _, Result, anyhow};
 
 use crate::clients::{Acked, Target};
 use crate::clock::now_ms;
-use crate::cores;
+use crate::cores::{DISK, Pinned};
 use crate::onebatch::{BATCH_BYTES, OneBatch};
 use crate::payload::{Cursor, Payload};
 use crate::prepared::prepare;
@@ -94,7 +94,7 @@ impl Floor {
         let thread = thread::Builder::new()
             .name("floor".to_owned())
             .spawn(move || {
-                cores::pin(cores::DISK);
+                let _pinned = Pinned::to(DISK);
                 match shard::Shard::new(theirs, prepared.file) {
                     Ok(shard) => {
                         let _ = ready.send(Ok(()));

@@ -10,6 +10,7 @@ pub mod cli;
 pub mod clients;
 pub mod clock;
 pub mod cores;
+pub mod device;
 pub mod env;
 pub mod floor;
 pub mod histogram;
@@ -19,6 +20,8 @@ pub mod onebatch;
 pub mod payload;
 pub mod prepared;
 pub mod random;
+pub mod rawring;
+pub mod sample;
 #[cfg(test)]
 mod scratch;
 pub mod stats;

@@ -44,7 +44,7 @@ fn every_client_has_one_request_in_flight_and_all_are_served() {
     let board = Board::leaked(130);
     let in_flight = Cell::new(0_i32);
     let mut acks = 0_u64;
-    let outcome = {
+    let sample = {
         let in_flight = &in_flight;
         let mut target = target(
             move |client| {
@@ -64,14 +64,14 @@ fn every_client_has_one_request_in_flight_and_all_are_served() {
     assert_eq!(in_flight.get(), 0, "nothing is left in flight");
     assert_eq!(served.len(), 130, "every client is served");
     assert_eq!(served.values().sum::<u64>(), acks);
-    assert!(outcome.records > 0 && outcome.records <= acks);
-    assert_eq!(outcome.latencies.count(), outcome.records);
+    assert!(sample.records > 0 && sample.records <= acks);
+    assert_eq!(sample.latencies.count(), sample.records);
 }
 
 #[test]
 fn the_warm_up_does_not_count() {
     let mut acks = 0_u64;
-    let outcome = {
+    let sample = {
         let mut target = target(
             |_| ready(()),
             |_, ()| {
@@ -82,8 +82,8 @@ fn the_warm_up_does_not_count() {
         let load = Load { warm_up: Duration::from_millis(30), ..load(1, 30) };
         drive(&mut target, &load, Board::leaked(1)).expect("runs")
     };
-    assert!(outcome.records < acks, "{} of {acks}", outcome.records);
-    assert!(outcome.latencies.max() < 60_000_000);
+    assert!(sample.records < acks, "{} of {acks}", sample.records);
+    assert!(sample.latencies.max() < 60_000_000);
 }
 
 #[test]
@@ -100,13 +100,13 @@ fn a_wake_between_the_last_look_and_the_sleep_is_not_lost() {
     // Each request needs one wake from another thread; a lost one would cost a whole sleep of 100 ms.
     let (to, from) = mpsc::channel::<(u32, Waker)>();
     let server = std::thread::spawn(move || from.iter().for_each(|(_, waker)| waker.wake()));
-    let outcome = {
+    let sample = {
         let mut target = target(move |client| served(&to, client), |_, ()| Ok(ONE));
         drive(&mut target, &load(1, 300), Board::leaked(1)).expect("runs")
     };
     server.join().expect("no panic");
-    assert!(outcome.latencies.quantile(0.99) < 100_000_000);
-    assert!(outcome.records > 100, "{}", outcome.records);
+    assert!(sample.latencies.quantile(0.99) < 100_000_000);
+    assert!(sample.records > 100, "{}", sample.records);
 }
 
 #[test]
