@@ -7,7 +7,7 @@ use clap::Parser;
 use ringmain_bench::cli::{Cli, Command};
 use ringmain_bench::interrupt::{self, Interrupted};
 use ringmain_bench::usage::Usage;
-use ringmain_bench::{alone, verdict::Verdict};
+use ringmain_bench::{alone, quick, verdict::Verdict};
 
 const CHECK_FAILED: u8 = 1;
 const WRONG_USE: u8 = 2;
@@ -28,7 +28,8 @@ fn main() -> ExitCode {
 fn run(cli: Cli) -> Result<Verdict> {
     match cli.command {
         Command::Floor(flags) => alone::floor(&flags),
-        Command::Quick(_) | Command::Verify(_) | Command::Dump(_) => {
+        Command::Quick(flags) => quick::run(&flags),
+        Command::Verify(_) | Command::Dump(_) => {
             bail!("this build has no engine in it yet")
         }
     }

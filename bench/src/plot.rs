@@ -103,6 +103,8 @@ struct Cell {
     bits: u8,
     /// One more than the curve drawn last; 0 if there is none.
     curve: usize,
+    /// Shown as the curve's letter.
+    named: bool,
 }
 
 impl Canvas {
@@ -113,6 +115,17 @@ impl Canvas {
         let cell = &mut self.cells[y / high * self.columns + x / wide];
         cell.bits |= BITS[y % high][x % wide];
         cell.curve = curve + 1;
+    }
+
+    /// Puts the curve's letter on it here and there, where there are no colours to tell curves apart.
+    fn name(&mut self, nth: usize) {
+        const EVERY: usize = 12;
+        for column in (EVERY / 2 + nth..self.columns).step_by(EVERY) {
+            let here = (0..ROWS).map(|row| row * self.columns + column);
+            if let Some(at) = here.into_iter().find(|&at| self.cells[at].curve == nth + 1) {
+                self.cells[at].named = true;
+            }
+        }
     }
 
     fn draw(&mut self, axes: Axes, nth: usize, points: &[CurvePoint]) {
@@ -146,6 +159,9 @@ pub fn render(curves: &[Curve<'_>], terminal: Terminal) -> String {
     for (nth, curve) in drawn.iter().enumerate() {
         canvas.draw(axes, nth, curve.points);
     }
+    if !terminal.colour {
+        (0..drawn.len()).for_each(|nth| canvas.name(nth));
+    }
     let mut text = String::new();
     for row in 0..ROWS {
         text += &label(axes, row);
@@ -177,8 +193,7 @@ fn letter(nth: usize) -> char {
 
 fn show(cell: Cell, terminal: Terminal) -> String {
     let Some(nth) = cell.curve.checked_sub(1) else { return " ".to_owned() };
-    // Without colours, letters tell the curves apart better than dots do.
-    let shape = if terminal.unicode && terminal.colour {
+    let shape = if terminal.unicode && !cell.named {
         char::from_u32(0x2800 + u32::from(cell.bits)).unwrap_or('*')
     } else {
         letter(nth)
