@@ -41,7 +41,7 @@ pub const QUANTILES: [(f64, &str); 7] = [
     (0.99, "99"),
     (0.999, "99.9"),
     (0.9999, "99.99"),
-    (0.99999, "99.999 %"),
+    (0.99999, "99.999"),
 ];
 
 impl Axes {
@@ -68,7 +68,7 @@ impl Axes {
     /// Round latencies on the axis: powers of ten, and 2 and 5 between them if there are few.
     pub fn ticks(&self) -> Vec<f64> {
         let decades = (self.ns_max / self.ns_min).log10();
-        let steps: &[f64] = if decades > 2.5 { &[1.0] } else { &[1.0, 2.0, 5.0] };
+        let steps: &[f64] = if decades > 3.2 { &[1.0] } else { &[1.0, 2.0, 5.0] };
         let first = self.ns_min.log10().floor() as i32;
         let all = (first..first + 14)
             .flat_map(|power| steps.iter().map(move |step| step * 10_f64.powi(power)));
@@ -173,7 +173,7 @@ pub fn render(curves: &[Curve<'_>], terminal: Terminal) -> String {
     text += &axis(axes, columns, terminal.unicode);
     for (nth, curve) in drawn.iter().enumerate() {
         let mark = mark(nth, terminal);
-        text += &format!("{}{mark} {}\n", " ".repeat(MARGIN + 1), curve.name);
+        text += &[&" ".repeat(MARGIN + 1), mark.as_str(), " ", curve.name, "\n"].concat();
     }
     text
 }

@@ -91,7 +91,10 @@ mod tests {
 
     #[test]
     fn the_bar_and_the_time_left_follow_the_plan() {
-        assert_eq!(line(0 * S, 60 * S, 0 * S), format!("[{}]   0 %   60 s left", ".".repeat(24)));
+        assert_eq!(
+            line(Duration::ZERO, 60 * S, Duration::ZERO),
+            format!("[{}]   0 %   60 s left", ".".repeat(24))
+        );
         let half = line(30 * S, 60 * S, 30 * S);
         assert_eq!(half, format!("[{}{}]  50 %   30 s left", "#".repeat(12), ".".repeat(12)));
     }

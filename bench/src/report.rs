@@ -37,16 +37,18 @@ pub fn render(document: &Document, rows: &[Outcome]) -> String {
 
 /// The payload in a line.
 pub fn payload_line(about: &About) -> String {
-    let mut line = format!(
+    let line = format!(
         "{}: {} lines of {:.0} B on average",
         about.source,
         human::count(about.lines as f64),
         about.line_bytes_mean
     );
-    if let (Some(zstd), Some(lz4)) = (about.zstd_ratio, about.lz4_ratio) {
-        line += &format!("; zstd makes 64 KiB of them {zstd} times smaller, LZ4 {lz4} times");
+    match (about.zstd_ratio, about.lz4_ratio) {
+        (Some(zstd), Some(lz4)) => {
+            format!("{line}; zstd makes 64 KiB of them {zstd} times smaller, LZ4 {lz4} times")
+        }
+        _ => line,
     }
-    line
 }
 
 fn head(page: &mut String, document: &Document) {

@@ -136,13 +136,12 @@ impl WorkDir {
     }
 
     fn write_marker(&mut self) -> Result<()> {
-        let mut text = format!("{FIRST_LINE}\n");
-        if self.keep {
-            text += &format!("{KEPT_LINE}\n");
-        }
-        for name in &self.made {
-            text += &format!("{name}\n");
-        }
+        let kept = self.keep.then_some(KEPT_LINE);
+        let lines: Vec<&str> = std::iter::once(FIRST_LINE)
+            .chain(kept)
+            .chain(self.made.iter().map(String::as_str))
+            .collect();
+        let text = lines.join("\n") + "\n";
         let mut write = || {
             self.marker.set_len(0)?;
             self.marker.seek(SeekFrom::Start(0))?;

@@ -142,7 +142,9 @@ fn damages_are_named_and_bounded() {
 fn report(acks: &[Ack]) -> Vec<u8> {
     let mut bytes = Vec::new();
     let mut reporter = Reporter::new(&mut bytes);
-    acks.iter().for_each(|&ack| reporter.ack(ack).expect("memory takes all"));
+    for &ack in acks {
+        reporter.ack(ack).expect("memory takes all");
+    }
     reporter.flush().expect("memory takes all");
     bytes
 }
@@ -151,7 +153,7 @@ fn report(acks: &[Ack]) -> Vec<u8> {
 fn a_report_cut_anywhere_yields_whole_frames_only() {
     let acks: Vec<_> = (0..400).map(|n| ack(n as u32 % 3, n, n as i64)).collect();
     let bytes = report(&acks);
-    let frames: Vec<usize> = (1..).map(|n| n * 170).take_while(|&n| n < 400).collect();
+    let frames: Vec<usize> = vec![170, 340];
     for cut in (0..bytes.len()).step_by(7).chain([bytes.len()]) {
         let mut got = Vec::new();
         collect(&bytes[..cut], |ack| got.push(ack)).expect("a torn end is no error");

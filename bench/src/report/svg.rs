@@ -27,7 +27,7 @@ const TOP: f64 = 8.0;
 const BOTTOM: f64 = 24.0;
 
 /// Least pixels between two labels of the lower axis.
-const LABEL_GAP: f64 = 44.0;
+const LABEL_GAP: f64 = 48.0;
 
 /// A figure with the curves of all rows, or nothing if there is none.
 pub(super) fn figure(rows: &[&Outcome]) -> String {
