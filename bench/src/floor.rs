@@ -199,6 +199,11 @@ impl Future for Ack<'_> {
 }
 
 impl Shared {
+    /// Requests in the inbox.
+    fn waiting(&self) -> usize {
+        self.inbox.lock().expect("no thread panics with the lock").clients.len()
+    }
+
     /// Swaps the inbox for an empty one.
     fn take(&self, empty: &mut Inbox) {
         empty.batches.clear();
