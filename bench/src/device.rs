@@ -21,8 +21,9 @@ pub const WRITE_BYTES_MAX: usize = CHUNK_BYTES_MAX;
 pub const SPLITS: [(usize, usize); 4] =
     [(64 << 10, 16), (128 << 10, 8), (256 << 10, 4), (512 << 10, 2)];
 
-/// Chunks of distinct bytes that writes take turns with.
-const CHUNKS: usize = 16;
+/// Chunks of distinct bytes that writes take turns with. Few enough that an ordinary user, who may lock 8 MiB in
+/// all his rings together, has them registered.
+const CHUNKS: usize = 8;
 
 /// Memory for these chunks.
 pub const ARENA_BYTES: usize = CHUNKS * CHUNK_BYTES_MAX;
@@ -77,6 +78,7 @@ pub struct Device<R: Ring> {
     data: Vec<Slice>,
     /// Writes so far, of all jobs: the next one takes other bytes than the last.
     turn: usize,
+    registered: bool,
 }
 
 impl<R: Ring> Device<R> {
@@ -97,8 +99,14 @@ impl<R: Ring> Device<R> {
             Ok(chunk.slice(0..CHUNK_BYTES_MAX))
         });
         let data = data.collect::<Result<Vec<Slice>>>()?;
-        let mut device =
-            Self { ring, files: Vec::new(), file_bytes: plot.file_bytes, data, turn: 0 };
+        let mut device = Self {
+            ring,
+            files: Vec::new(),
+            file_bytes: plot.file_bytes,
+            data,
+            turn: 0,
+            registered: registered > 0,
+        };
         for path in &plot.paths {
             let mode = OpenMode { direct: plot.direct, ..OpenMode::default() };
             let done = device.wait_for(Op::Open { path: path.clone(), mode });
@@ -107,6 +115,11 @@ impl<R: Ring> Device<R> {
             device.files.push((file, 0));
         }
         Ok(device)
+    }
+
+    /// Whether the kernel took the memory as registered buffers.
+    pub fn is_registered(&self) -> bool {
+        self.registered
     }
 
     /// Writes for `time`, then waits until nothing is in flight.

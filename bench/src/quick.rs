@@ -142,6 +142,12 @@ impl<'a> Rig<'a> {
                     .to_owned(),
             );
         }
+        if !self.device.is_registered() {
+            notes.push(
+                "buffers could not be registered (ulimit -l): raw rows cost more CPU than need be"
+                    .to_owned(),
+            );
+        }
         notes
     }
 

@@ -13,8 +13,8 @@ use ringmain::buffers::{Arena, Slice};
 use ringmain::command::{Completion, Done, FileHandle, Op, OpenMode};
 use ringmain::ring::{Ring, RingStats, Wait, Wake};
 
-/// Largest registered buffer: an ordinary user may lock 8 MiB.
-const REGISTERED_BYTES_MAX: usize = 8 << 20;
+/// Largest registered buffer: an ordinary user may lock 8 MiB in all, and has other rings too.
+const REGISTERED_BYTES_MAX: usize = 4 << 20;
 
 /// A write that the kernel has.
 struct Flight {

@@ -99,8 +99,7 @@ impl WorkDir {
         }
         let mib = |bytes: u64| bytes.div_ceil(1 << 20);
         Err(usage(format!(
-            "{} MiB are needed in {}, {} MiB are free; give a directory on a larger disk with --dir, or \
-             less to do with --seconds",
+            "{} MiB are needed in {}, {} MiB are free; give a directory on a larger disk with --dir",
             mib(bytes),
             self.path.display(),
             free >> 20

@@ -1,6 +1,6 @@
 use std::cell::Cell;
 use std::collections::HashMap;
-use std::future::{pending, poll_fn, ready};
+use std::future::{poll_fn, ready};
 use std::sync::mpsc;
 use std::task::Waker;
 
@@ -70,20 +70,24 @@ fn every_client_has_one_request_in_flight_and_all_are_served() {
 
 #[test]
 fn the_warm_up_does_not_count() {
-    let mut acks = 0_u64;
+    let warm_up = Duration::from_millis(30);
+    // Read before the run begins, so that an ack before `warm` is one of the warm-up for certain.
+    let warm = Instant::now() + warm_up;
+    let (mut acks, mut warm_acks) = (0_u64, 0_u64);
     let sample = {
         let mut target = target(
             |_| ready(()),
             |_, ()| {
                 acks += 1;
+                warm_acks += u64::from(Instant::now() < warm);
                 Ok(ONE)
             },
         );
-        let load = Load { warm_up: Duration::from_millis(30), ..load(1, 30) };
-        drive(&mut target, &load, Board::leaked(1)).expect("runs")
+        drive(&mut target, &Load { warm_up, ..load(1, 30) }, Board::leaked(1)).expect("runs")
     };
-    assert!(sample.records < acks, "{} of {acks}", sample.records);
-    assert!(sample.latencies.max() < 60_000_000);
+    assert!(warm_acks > 0, "the run had a warm-up");
+    assert!(sample.records <= acks - warm_acks, "{} of {acks}, {warm_acks} warm", sample.records);
+    assert_eq!(sample.latencies.count(), sample.records);
 }
 
 #[test]
@@ -97,7 +101,20 @@ fn a_failed_request_ends_the_run_and_names_the_client() {
 
 #[test]
 fn a_wake_between_the_last_look_and_the_sleep_is_not_lost() {
-    // Each request needs one wake from another thread; a lost one would cost a whole sleep of 100 ms.
+    const SLEEP: Duration = Duration::from_secs(60);
+    let board = Board::leaked(70);
+    board.enlist();
+    // Nobody sleeps yet, so this wake only leaves its bit.
+    board.waker(69).wake_by_ref();
+    let begin = Instant::now();
+    board.wait(Duration::ZERO, SLEEP);
+    assert!(begin.elapsed() < SLEEP / 2, "slept over a wake");
+    assert_eq!((board.take(0), board.take(1)), (0, 1 << 5));
+}
+
+#[test]
+fn an_ack_wakes_the_sleeping_thread() {
+    // Each request needs one wake from another thread; without it, each would cost a sleep of 100 ms.
     let (to, from) = mpsc::channel::<(u32, Waker)>();
     let server = std::thread::spawn(move || from.iter().for_each(|(_, waker)| waker.wake()));
     let sample = {
@@ -105,8 +122,7 @@ fn a_wake_between_the_last_look_and_the_sleep_is_not_lost() {
         drive(&mut target, &load(1, 300), Board::leaked(1)).expect("runs")
     };
     server.join().expect("no panic");
-    assert!(sample.latencies.quantile(0.99) < 100_000_000);
-    assert!(sample.records > 100, "{}", sample.records);
+    assert!(sample.records > 10, "{}", sample.records);
 }
 
 #[test]
@@ -117,6 +133,5 @@ fn a_wake_after_the_run_is_harmless() {
     drive(&mut target, &load(1, 1), board).expect("runs");
     late.wake_by_ref();
     drive(&mut target, &load(1, 1), board).expect("runs again");
-    drop(pending::<()>());
     late.wake();
 }
