@@ -26,8 +26,9 @@ const RIGHT: f64 = 24.0;
 const TOP: f64 = 8.0;
 const BOTTOM: f64 = 24.0;
 
-/// Least pixels between two labels of the lower axis.
-const LABEL_GAP: f64 = 48.0;
+/// Pixels between two labels of the lower axis, and pixels of one digit at the style's 12 pixels.
+const LABEL_GAP: f64 = 8.0;
+const DIGIT: f64 = 7.0;
 
 /// A figure with the curves of all rows, or nothing if there is none.
 pub(super) fn figure(rows: &[&Outcome]) -> String {
@@ -102,7 +103,8 @@ impl Sheet {
                     "<line class=\"grid\" x1=\"{x:.1}\" x2=\"{x:.1}\" y1=\"{low}\" y2=\"{high}\"/>"
                 ),
             );
-            if x - last >= LABEL_GAP {
+            let half = label.len() as f64 * DIGIT / 2.0;
+            if x - half >= last + LABEL_GAP {
                 let at = self.height - 6.0;
                 put(
                     text,
@@ -110,7 +112,7 @@ impl Sheet {
                         "<text x=\"{x:.1}\" y=\"{at}\" text-anchor=\"middle\">{label}</text>\n"
                     ),
                 );
-                last = x;
+                last = x + half;
             }
         }
     }
