@@ -7,7 +7,7 @@ use crate::random::Random;
 /// How many times smaller zstd level 3 makes 64 KiB of these lines. Measured by a test.
 pub const ZSTD_RATIO: f64 = 3.7;
 
-/// How many times smaller an LZ4 frame makes 64 KiB of these lines. Measured by a test.
+/// How many times smaller LZ4 makes 64 KiB of these lines. Measured by a test.
 pub const LZ4_RATIO: f64 = 2.2;
 
 const LEVELS: [&str; 4] = ["INFO", "DEBUG", "WARN", "ERROR"];
@@ -92,11 +92,7 @@ mod tests {
 
     #[test]
     fn stated_compressibility_is_measured_with_lz4() {
-        let measured = ratio(|block| {
-            let mut frame = lz4_flex::frame::FrameEncoder::new(Vec::new());
-            frame.write_all(block).expect("memory takes all");
-            frame.finish().expect("compresses").len()
-        });
+        let measured = ratio(|block| lz4_flex::block::compress(block).len());
         assert!((measured / LZ4_RATIO - 1.0).abs() < 0.05, "measured {measured:.2}");
     }
 
