@@ -72,6 +72,7 @@ impl Inbox {
 pub struct Floor {
     shared: Arc<Shared>,
     thread: Option<JoinHandle<Result<Counts>>>,
+    direct: bool,
 }
 
 impl Floor {
@@ -81,6 +82,7 @@ impl Floor {
     /// If the file can't be made, or io_uring is not to be had.
     pub fn start(dir: &Path, clients: u32) -> Result<Self> {
         let prepared = prepare(&dir.join("floor"), FILE_BYTES)?;
+        let direct = prepared.direct;
         let desk = || Desk { result: AtomicI64::new(0), waker: OnceLock::new() };
         let shared = Arc::new(Shared {
             inbox: Mutex::new(Inbox::with_room(clients)),
@@ -107,7 +109,7 @@ impl Floor {
                 }
             })
             .context("cannot start a thread")?;
-        let floor = Self { shared, thread: Some(thread) };
+        let floor = Self { shared, thread: Some(thread), direct };
         started.recv().map_err(|_| anyhow!("the floor's thread ended early"))??;
         Ok(floor)
     }
@@ -116,6 +118,11 @@ impl Floor {
     pub fn target<'a>(&'a self, payload: &'a Payload) -> FloorTarget<'a> {
         let cursors = (0..self.shared.desks.len()).map(|client| payload.cursor(client)).collect();
         FloorTarget { shared: &self.shared, encoder: OneBatch::new(), cursors }
+    }
+
+    /// Whether the file system took O_DIRECT.
+    pub fn is_direct(&self) -> bool {
+        self.direct
     }
 
     /// Ends the thread.

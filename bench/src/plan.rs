@@ -132,7 +132,7 @@ pub const ROWS: [Row; 18] = [
     Row {
         policy: Some("os"),
         beside: Beside::Row("device_os_512k_q8"),
-        ..Row::engine("append_os_large", 1 << 20, 1, 8)
+        ..Row::engine("append_os_large", 512 << 10, 1, 8)
     },
     Row::device("device_dsync_64k_q16", job(SPLITS[0], true)),
     Row::device("device_dsync_128k_q8", job(SPLITS[1], true)),
@@ -202,7 +202,10 @@ mod tests {
     fn all_that_a_row_is_measured_against_is_a_row() {
         for each in &ROWS {
             if let Beside::Row(name) = each.beside {
-                assert_eq!(row(name).map(Row::kind), Some(Kind::Device), "{}", each.name);
+                let device = row(name).expect("a row");
+                assert_eq!(device.kind(), Kind::Device, "{}", each.name);
+                let shape = |row: &Row| (row.batch_bytes, row.in_flight);
+                assert_eq!(shape(device), shape(each), "same size and depth: {}", each.name);
             }
             if let Some(floor) = each.floor.map(|name| row(name).expect("a row")) {
                 assert_eq!(floor.kind(), Kind::Floor);

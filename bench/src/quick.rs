@@ -106,6 +106,14 @@ impl<'a> Rig<'a> {
         Ok(Self { rows, device, direct: plot.direct, floor, payload, board })
     }
 
+    fn unmeasured(&self, row: &'static Row) -> Measured {
+        let direct = match row.arm {
+            Arm::Floor => self.floor.is_direct(),
+            Arm::Device(_) | Arm::Engine | Arm::Direct(_) | Arm::Recover => self.direct,
+        };
+        Measured { row, direct, slices: Vec::new() }
+    }
+
     fn slice(&mut self, row: &Row, time: Duration) -> Result<Sample> {
         match row.arm {
             Arm::Device(job) => self.device(&job, time),
@@ -136,7 +144,7 @@ impl<'a> Rig<'a> {
             "rows starting with append_ and recover need the engine, which is not in this build"
                 .to_owned(),
         ];
-        if !self.direct {
+        if !self.direct || !self.floor.is_direct() {
             notes.push(
                 "the file system does not take O_DIRECT: raw rows went through the page cache"
                     .to_owned(),
@@ -160,8 +168,7 @@ impl<'a> Rig<'a> {
 fn measure(rig: &mut Rig<'_>, time: Duration, progress: &mut Progress) -> Result<Vec<Measured>> {
     /// Less than this says nothing.
     const SLICE_MIN: Duration = Duration::from_millis(100);
-    let mut arms: Vec<Measured> =
-        rig.rows.iter().map(|&row| Measured { row, slices: Vec::new() }).collect();
+    let mut arms: Vec<Measured> = rig.rows.iter().map(|&row| rig.unmeasured(row)).collect();
     let order = schedule(arms.len(), SLICES);
     let each = (time / order.len() as u32).max(SLICE_MIN);
     for (turn, nth) in order.into_iter().enumerate() {

@@ -12,6 +12,8 @@ use crate::stats::{median, median_ratio, spread};
 pub struct Measured {
     /// The arm.
     pub row: &'static Row,
+    /// Whether its file took O_DIRECT.
+    pub direct: bool,
     /// Its slices; as many as every other arm has.
     pub slices: Vec<Sample>,
 }
@@ -64,7 +66,7 @@ fn outcome(arm: &Measured, arms: &[Measured]) -> Outcome {
     let entry = Entry {
         name: row.name,
         policy: row.policy,
-        write_mode: Some("direct"),
+        write_mode: Some(if arm.direct { "direct" } else { "page_cache" }),
         batch_bytes: row.batch_bytes,
         partitions: row.partitions,
         in_flight: row.in_flight,
@@ -99,7 +101,7 @@ mod tests {
             sample.bytes = mib << 20;
             sample
         };
-        Measured { row: row(name).expect("a row"), slices: mib.map(slice).into() }
+        Measured { row: row(name).expect("a row"), direct: true, slices: mib.map(slice).into() }
     }
 
     #[test]
@@ -135,6 +137,14 @@ mod tests {
         assert_eq!(rows[2].entry.floor_records_per_s, Some(60.0));
         assert!((rows[2].entry.raw_flush_us.expect("there") - 200.0).abs() < 1.0);
         assert_eq!(rows[0].entry.raw_flush_us, None);
+    }
+
+    #[test]
+    fn a_file_that_went_through_the_page_cache_says_so() {
+        let mut arm = measured(RAW_FLUSH, [1, 1, 1]);
+        assert_eq!(outcomes(&[arm.clone()])[0].entry.write_mode, Some("direct"));
+        arm.direct = false;
+        assert_eq!(outcomes(&[arm])[0].entry.write_mode, Some("page_cache"));
     }
 
     #[test]
