@@ -1,1 +1,46 @@
-fn main() {}
+//! `ringmain-bench`: see the library's page.
+
+use std::process::ExitCode;
+
+use anyhow::{Result, bail};
+use clap::Parser;
+use ringmain_bench::cli::{Cli, Command};
+use ringmain_bench::interrupt::{self, Interrupted};
+use ringmain_bench::usage::Usage;
+use ringmain_bench::{alone, quick, verdict::Verdict};
+
+const CHECK_FAILED: u8 = 1;
+const WRONG_USE: u8 = 2;
+
+fn main() -> ExitCode {
+    let cli = Cli::parse();
+    interrupt::install();
+    match run(cli) {
+        Ok(Verdict::Passed) => ExitCode::SUCCESS,
+        Ok(Verdict::Failed) => ExitCode::from(CHECK_FAILED),
+        Err(error) => {
+            eprintln!("ringmain-bench: {error:#}");
+            ExitCode::from(code_of(&error))
+        }
+    }
+}
+
+fn run(cli: Cli) -> Result<Verdict> {
+    match cli.command {
+        Command::Floor(flags) => alone::floor(&flags),
+        Command::Quick(flags) => quick::run(&flags),
+        Command::Verify(_) | Command::Dump(_) => {
+            bail!("this build has no engine in it yet")
+        }
+    }
+}
+
+fn code_of(error: &anyhow::Error) -> u8 {
+    if error.is::<Usage>() {
+        WRONG_USE
+    } else if error.is::<Interrupted>() {
+        interrupt::EXIT_CODE
+    } else {
+        CHECK_FAILED
+    }
+}

@@ -1,0 +1,172 @@
+//! The command line.
+
+use std::ops::RangeInclusive;
+use std::path::PathBuf;
+
+use clap::{Args, Parser, Subcommand};
+
+/// Shortest and longest run of `quick`.
+const SECONDS: RangeInclusive<u64> = 5..=3600;
+
+const QUICK_EXAMPLES: &str = "\
+Examples:
+  ringmain-bench quick                                  about a minute in ./ringmain-data-<pid>
+  ringmain-bench quick --dir /mnt/nvme/bench            on another disk
+  ringmain-bench quick --payload /var/log --seconds 20  with your own lines, in a hurry
+  ringmain-bench quick --json --quiet > quick.json      for a script
+
+Exit codes: 0 ok, 1 a check failed, 2 a wrong flag or value, 130 interrupted.";
+
+const VERIFY_EXAMPLES: &str = "\
+Examples:
+  ringmain-bench verify ./data
+  ringmain-bench verify ./data --json
+
+Reads only. Exit codes: 0 sound, 1 damaged (file, position and offset are named), 2 a wrong flag or value.";
+
+const DUMP_EXAMPLES: &str = "\
+Examples:
+  ringmain-bench dump ./data                                       all partitions, a batch a line
+  ringmain-bench dump ./data/orders-0/00000000000000000000.log --records
+  ringmain-bench dump ./data/journal-0 --json | jq .
+
+Exit codes: 0 ok, 1 damage was found, 2 a wrong flag or value.";
+
+/// Proves or refutes, on your own disk, what is claimed of the ringmain log.
+#[derive(Debug, Parser)]
+#[command(name = "ringmain-bench", version, arg_required_else_help = true)]
+pub struct Cli {
+    /// What to do.
+    #[command(subcommand)]
+    pub command: Command,
+}
+
+/// The commands.
+#[derive(Debug, Subcommand)]
+pub enum Command {
+    /// How fast a durable log can be on this disk, in about a minute
+    #[command(after_help = QUICK_EXAMPLES)]
+    Quick(Quick),
+    /// Check a data directory: structure, checksums, order, indexes
+    #[command(after_help = VERIFY_EXAMPLES)]
+    Verify(Verify),
+    /// Print batches and records
+    #[command(after_help = DUMP_EXAMPLES)]
+    Dump(Dump),
+    /// The floor alone, for work on the harness itself
+    #[command(hide = true)]
+    Floor(Floor),
+}
+
+/// Flags of `quick`.
+#[derive(Args, Clone, Debug)]
+pub struct Quick {
+    /// Directory for the data: new, empty, or left by an earlier run; removed after
+    /// [default: ringmain-data-<pid> in the working directory]
+    #[arg(long, value_name = "DIR")]
+    pub dir: Option<PathBuf>,
+    /// The whole time the run may take
+    #[arg(long, value_name = "N", default_value_t = 60, value_parser = seconds)]
+    pub seconds: u64,
+    /// File or folder whose lines are the records [default: generated log lines]
+    #[arg(long, value_name = "PATH")]
+    pub payload: Option<PathBuf>,
+    /// Print one JSON document instead of the table (docs/json.md)
+    #[arg(long)]
+    pub json: bool,
+    /// Leave the data directory in place
+    #[arg(long)]
+    pub keep: bool,
+    /// No progress
+    #[arg(long, short)]
+    pub quiet: bool,
+}
+
+/// Flags of `verify`.
+#[derive(Args, Clone, Debug)]
+pub struct Verify {
+    /// A data directory
+    pub dir: PathBuf,
+    /// Print one JSON document
+    #[arg(long)]
+    pub json: bool,
+}
+
+/// Flags of `dump`.
+#[derive(Args, Clone, Debug)]
+pub struct Dump {
+    /// A data directory, a partition's directory, a segment or a journal
+    #[arg(value_name = "DIR|FILE")]
+    pub path: PathBuf,
+    /// Print records too, not only batches
+    #[arg(long)]
+    pub records: bool,
+    /// Print JSON, a document a line
+    #[arg(long)]
+    pub json: bool,
+}
+
+/// Flags of `floor`.
+#[derive(Args, Clone, Debug)]
+pub struct Floor {
+    /// Clients, each with one request in flight
+    #[arg(long, default_value_t = 256, value_parser = clap::value_parser!(u32).range(1..=65_536))]
+    pub clients: u32,
+    /// Measured time
+    #[arg(long, default_value_t = 3, value_parser = clap::value_parser!(u64).range(1..=600))]
+    pub seconds: u64,
+    /// How long the clients' thread looks for acks before it sleeps, in microseconds
+    #[arg(long, default_value_t = 0, value_parser = clap::value_parser!(u64).range(0..=1_000_000))]
+    pub spin_us: u64,
+    /// Directory for the data
+    #[arg(long)]
+    pub dir: Option<PathBuf>,
+}
+
+fn seconds(text: &str) -> Result<u64, String> {
+    let seconds = text.parse().map_err(|_| "not a whole number of seconds".to_owned())?;
+    if SECONDS.contains(&seconds) {
+        return Ok(seconds);
+    }
+    Err(format!("from {} to {} seconds", SECONDS.start(), SECONDS.end()))
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::CommandFactory;
+    use clap::error::ErrorKind;
+
+    use super::*;
+
+    #[test]
+    fn the_command_line_is_sound() {
+        Cli::command().debug_assert();
+    }
+
+    #[test]
+    fn wrong_flags_and_values_are_usage_errors() {
+        let wrong: [&[&str]; 6] = [
+            &["quick", "--seconds", "0"],
+            &["quick", "--seconds", "soon"],
+            &["quick", "--seconds", "99999"],
+            &["quick", "--fast"],
+            &["verify"],
+            &["brew"],
+        ];
+        for arguments in wrong {
+            let line = std::iter::once("ringmain-bench").chain(arguments.iter().copied());
+            let error = Cli::try_parse_from(line).expect_err("wrong");
+            assert_eq!(error.exit_code(), 2, "{arguments:?}");
+        }
+    }
+
+    #[test]
+    fn every_command_shows_an_example() {
+        for command in Cli::command().get_subcommands_mut().filter(|c| !c.is_hide_set()) {
+            let help = command.render_long_help().to_string();
+            assert!(help.contains("Examples:"), "{help}");
+        }
+        let error = Cli::try_parse_from(["ringmain-bench", "quick", "--help"]).expect_err("help");
+        assert_eq!(error.kind(), ErrorKind::DisplayHelp);
+    }
+}

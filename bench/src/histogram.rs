@@ -1,0 +1,127 @@
+//! Latencies in nanoseconds. Histograms are merged; percentiles are never averaged.
+
+use std::time::Duration;
+
+use hdrhistogram::Histogram;
+
+/// Longest latency told apart from a longer one.
+const NS_MAX: u64 = 3_600_000_000_000;
+
+/// Three significant digits: a bucket is at most 0.1 % wide.
+const DIGITS: u8 = 3;
+
+/// All latencies of an arm. Recording never allocates.
+#[derive(Clone, Debug)]
+pub struct Latencies(Histogram<u64>);
+
+/// One point of a percentile curve.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct CurvePoint {
+    /// The share of the latencies at or below `ns`, from 0 to below 1.
+    pub quantile: f64,
+    /// The latency.
+    pub ns: u64,
+}
+
+impl Default for Latencies {
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
+impl Latencies {
+    /// No latency yet.
+    pub fn new() -> Self {
+        Self(Histogram::new_with_bounds(1, NS_MAX, DIGITS).expect("the bounds are sane"))
+    }
+
+    /// Adds one. More than an hour counts as an hour.
+    pub fn record(&mut self, ns: u64) {
+        self.0.saturating_record(ns);
+    }
+
+    /// Adds all of `other`.
+    pub fn merge(&mut self, other: &Self) {
+        self.0.add(&other.0).expect("all histograms have the same bounds");
+    }
+
+    /// How many were added.
+    pub fn count(&self) -> u64 {
+        self.0.len()
+    }
+
+    /// The latency that `quantile` (0 to 1) of all do not exceed; 0 if there are none.
+    pub fn quantile(&self, quantile: f64) -> u64 {
+        if self.0.is_empty() { 0 } else { self.0.value_at_quantile(quantile) }
+    }
+
+    /// The longest.
+    pub fn max(&self) -> u64 {
+        self.0.max()
+    }
+
+    /// The middle one, as a duration.
+    pub fn p50(&self) -> Duration {
+        Duration::from_nanos(self.quantile(0.5))
+    }
+
+    /// The curve from p0 on, evenly spaced in `-log10(1 - quantile)`, as far as the count carries it: the last
+    /// point has at least one latency above it, or is the longest.
+    pub fn curve(&self) -> Vec<CurvePoint> {
+        const POINTS_A_DECADE: u32 = 24;
+        if self.0.is_empty() {
+            return Vec::new();
+        }
+        let decades = (self.count() as f64).log10();
+        let steps = (decades * f64::from(POINTS_A_DECADE)).floor() as u32;
+        (0..=steps)
+            .map(|step| {
+                let quantile = 1.0 - 10_f64.powf(-f64::from(step) / f64::from(POINTS_A_DECADE));
+                CurvePoint { quantile, ns: self.quantile(quantile) }
+            })
+            .collect()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn of(values: impl IntoIterator<Item = u64>) -> Latencies {
+        let mut latencies = Latencies::new();
+        values.into_iter().for_each(|ns| latencies.record(ns));
+        latencies
+    }
+
+    #[test]
+    fn merging_equals_recording_all_in_one() {
+        let (mut left, right) = (of(1..500), of(500..=1000));
+        left.merge(&right);
+        let all = of(1..=1000);
+        for quantile in [0.0, 0.5, 0.99, 0.999, 1.0] {
+            assert_eq!(left.quantile(quantile), all.quantile(quantile));
+        }
+        assert_eq!((left.count(), left.max()), (1000, 1000));
+    }
+
+    #[test]
+    fn one_slow_request_in_a_thousand_moves_p999_but_not_p50() {
+        let latencies = of((0..1000).map(|i| if i >= 998 { 1_000_000 } else { 1000 }));
+        assert_eq!(latencies.quantile(0.5), 1000);
+        assert!(latencies.quantile(0.999) >= 999_000);
+    }
+
+    #[test]
+    fn a_curve_rises_and_stops_where_the_count_stops() {
+        let curve = of(1..=1000).curve();
+        assert!(curve.is_sorted_by_key(|point| point.ns));
+        let last = curve.last().expect("points").quantile;
+        assert!((0.998..0.9991).contains(&last), "{last}");
+        assert!(Latencies::new().curve().is_empty());
+    }
+
+    #[test]
+    fn nothing_is_too_long_to_count() {
+        assert_eq!(of([u64::MAX]).count(), 1);
+    }
+}

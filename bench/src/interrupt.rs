@@ -1,0 +1,53 @@
+//! Ctrl-C: the first asks everything to stop and clean up, the second ends the process at once.
+
+use std::fmt;
+use std::sync::atomic::{AtomicBool, Ordering};
+
+static ASKED: AtomicBool = AtomicBool::new(false);
+
+/// What shells expect of a process ended by SIGINT.
+pub const EXIT_CODE: u8 = 130;
+
+/// The run was stopped by the user.
+#[derive(Debug)]
+pub struct Interrupted;
+
+impl fmt::Display for Interrupted {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("interrupted")
+    }
+}
+
+impl std::error::Error for Interrupted {}
+
+extern "C" fn on_signal(_: libc::c_int) {
+    if ASKED.swap(true, Ordering::Relaxed) {
+        // SAFETY: `_exit` is async-signal-safe and does not return.
+        unsafe { libc::_exit(libc::c_int::from(EXIT_CODE)) }
+    }
+}
+
+/// Takes over SIGINT and SIGTERM. Without SA_RESTART, so that a sleep in the kernel ends.
+pub fn install() {
+    // SAFETY: all zeros is a valid `sigaction`: no flags, an empty mask.
+    let mut action: libc::sigaction = unsafe { std::mem::zeroed() };
+    action.sa_sigaction = on_signal as extern "C" fn(libc::c_int) as libc::sighandler_t;
+    for signal in [libc::SIGINT, libc::SIGTERM] {
+        // SAFETY: `action` is initialised, and the handler only touches an atomic and calls `_exit`.
+        let set = unsafe { libc::sigaction(signal, &raw const action, std::ptr::null_mut()) };
+        assert_eq!(set, 0, "SIGINT and SIGTERM can be handled");
+    }
+}
+
+/// Whether the user asked to stop.
+pub fn asked() -> bool {
+    ASKED.load(Ordering::Relaxed)
+}
+
+/// Goes on, unless the user asked to stop.
+///
+/// # Errors
+/// [`Interrupted`].
+pub fn check() -> Result<(), Interrupted> {
+    if asked() { Err(Interrupted) } else { Ok(()) }
+}

@@ -1,0 +1,43 @@
+//! `ringmain-bench`: proves or refutes what is claimed of the ringmain log, on the machine it runs on.
+//!
+//! From top to bottom: a command (`cli`) becomes a plan of arms (`quick`), each arm runs in slices against
+//! the disk (`device`, `floor`, `clients`), slices become figures (`histogram`, `stats`), figures become a
+//! table, a plot, a page and a document (`table`, `plot`, `report`, `json`).
+
+pub mod alone;
+pub mod board;
+pub mod cli;
+pub mod clients;
+pub mod clock;
+pub mod cores;
+pub mod device;
+pub mod env;
+pub mod floor;
+pub mod histogram;
+pub mod human;
+pub mod interrupt;
+pub mod json;
+pub mod loglines;
+pub mod onebatch;
+pub mod oracle;
+pub mod outcome;
+pub mod payload;
+pub mod plan;
+pub mod plot;
+pub mod prepared;
+pub mod progress;
+pub mod quick;
+pub mod random;
+pub mod rawring;
+pub mod report;
+pub mod sample;
+#[cfg(test)]
+mod scratch;
+pub mod stats;
+pub mod summary;
+pub mod table;
+pub mod terminal;
+pub mod usage;
+pub mod verdict;
+pub mod wakefd;
+pub mod workdir;

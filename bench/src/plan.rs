@@ -1,0 +1,225 @@
+//! The rows of `quick`, as data: what is measured, against what, and in which order.
+
+use crate::device::{Job, SPLITS};
+use crate::outcome::Kind;
+
+/// Slices of each arm. Figures are medians over them, so three is the least.
+pub const SLICES: usize = 3;
+
+/// The row of raw flushes.
+pub const RAW_FLUSH: &str = "device_flush_4k_q1";
+
+/// Bytes of a batch of the rows that have many partitions: one of 1 KB.
+const SMALL_BATCH_BYTES: u64 = 1024;
+
+/// What an arm does.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Arm {
+    /// Raw writes.
+    Device(Job),
+    /// One-record appends to the floor.
+    Floor,
+    /// Appends to the engine, through handles.
+    Engine,
+    /// Raw durable writes, one a batch, to a file a partition: what group commit saves.
+    Direct(Job),
+    /// The engine's start after a kill.
+    Recover,
+}
+
+/// What stands beside a row.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Beside {
+    /// Nothing: it is itself what others are measured against.
+    Nothing,
+    /// A row.
+    Row(&'static str),
+    /// The best of the durable splits of one mebibyte in flight.
+    BestSplit,
+}
+
+/// One row.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Row {
+    /// Stable name.
+    pub name: &'static str,
+    /// What it does.
+    pub arm: Arm,
+    /// Flush policy.
+    pub policy: Option<&'static str>,
+    /// Bytes of a batch or a write.
+    pub batch_bytes: u64,
+    /// Partitions or files.
+    pub partitions: u64,
+    /// Requests in flight.
+    pub in_flight: u64,
+    /// What it is measured against.
+    pub beside: Beside,
+    /// The floor with as many clients.
+    pub floor: Option<&'static str>,
+    /// Whether its curve is plotted in the terminal.
+    pub plotted: bool,
+}
+
+impl Row {
+    const fn device(name: &'static str, job: Job) -> Self {
+        Self {
+            name,
+            arm: Arm::Device(job),
+            policy: None,
+            batch_bytes: job.write_bytes as u64,
+            partitions: job.files as u64,
+            in_flight: job.depth as u64,
+            beside: Beside::Nothing,
+            floor: None,
+            plotted: false,
+        }
+    }
+
+    const fn floor(name: &'static str, clients: u64) -> Self {
+        Self {
+            name,
+            arm: Arm::Floor,
+            policy: Some("group"),
+            batch_bytes: crate::onebatch::BATCH_BYTES as u64,
+            partitions: 1,
+            in_flight: clients,
+            beside: Beside::BestSplit,
+            floor: None,
+            plotted: true,
+        }
+    }
+
+    const fn engine(name: &'static str, batch_bytes: u64, partitions: u64, in_flight: u64) -> Self {
+        Self {
+            name,
+            arm: Arm::Engine,
+            policy: Some("group"),
+            batch_bytes,
+            partitions,
+            in_flight,
+            beside: Beside::BestSplit,
+            floor: None,
+            plotted: false,
+        }
+    }
+
+    const fn against_floor(self, floor: &'static str) -> Self {
+        Self { floor: Some(floor), plotted: true, ..self }
+    }
+
+    /// What it measures.
+    pub const fn kind(&self) -> Kind {
+        match self.arm {
+            Arm::Device(_) => Kind::Device,
+            Arm::Floor => Kind::Floor,
+            Arm::Engine | Arm::Direct(_) | Arm::Recover => Kind::Engine,
+        }
+    }
+}
+
+const fn job((write_bytes, depth): (usize, usize), durable: bool) -> Job {
+    Job { write_bytes, depth, durable, files: 1 }
+}
+
+const ONE: u64 = crate::onebatch::BATCH_BYTES as u64;
+
+/// All rows, in the order of the table. Rows that are compared stand near each other, so that they
+/// also run near each other.
+pub const ROWS: [Row; 18] = [
+    Row { plotted: true, ..Row::device(RAW_FLUSH, job((4 << 10, 1), true)) },
+    Row::device("device_os_512k_q8", job((512 << 10, 8), false)),
+    Row {
+        policy: Some("os"),
+        beside: Beside::Row("device_os_512k_q8"),
+        ..Row::engine("append_os_large", 512 << 10, 1, 8)
+    },
+    Row::device("device_dsync_64k_q16", job(SPLITS[0], true)),
+    Row::device("device_dsync_128k_q8", job(SPLITS[1], true)),
+    Row::device("device_dsync_256k_q4", job(SPLITS[2], true)),
+    Row::device("device_dsync_512k_q2", job(SPLITS[3], true)),
+    Row::engine("append_group_64k_q16", 64 << 10, 1, 16),
+    Row::floor("floor_one_record_c256", 256),
+    Row::engine("append_group_one_record_c256", ONE, 1, 256).against_floor("floor_one_record_c256"),
+    Row::floor("floor_one_record_c1024", 1024),
+    Row::engine("append_group_one_record_c1024", ONE, 1, 1024)
+        .against_floor("floor_one_record_c1024"),
+    Row::engine("append_group_one_record_c1024_p1000", ONE, 1000, 1024)
+        .against_floor("floor_one_record_c1024"),
+    Row::engine("append_group_partitions_1", SMALL_BATCH_BYTES, 1, 1024),
+    Row::engine("append_group_partitions_1000", SMALL_BATCH_BYTES, 1000, 1024),
+    Row::engine("append_group_partitions_10000", SMALL_BATCH_BYTES, 10_000, 1024),
+    Row {
+        // A block is the least that can be written past the page cache.
+        arm: Arm::Direct(Job { write_bytes: 4 << 10, depth: 1024, durable: true, files: 1000 }),
+        ..Row::engine("append_group_partitions_1000_direct", SMALL_BATCH_BYTES, 1000, 1024)
+    },
+    Row { arm: Arm::Recover, ..Row::engine("recover", 64 << 10, 1, 1) },
+];
+
+/// The order in which arms run: all of them once a slice, to and fro, so that neighbours share the machine's
+/// mood and no arm is always first.
+pub fn schedule(arms: usize, slices: usize) -> Vec<usize> {
+    let turn = |slice: usize| -> Vec<usize> {
+        if slice.is_multiple_of(2) { (0..arms).collect() } else { (0..arms).rev().collect() }
+    };
+    (0..slices).flat_map(turn).collect()
+}
+
+/// The row of that name.
+pub fn row(name: &str) -> Option<&'static Row> {
+    ROWS.iter().find(|row| row.name == name)
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::HashSet;
+
+    use super::*;
+
+    #[test]
+    fn names_that_others_rely_on_are_there() {
+        let fixed = [
+            "append_os_large",
+            "append_group_64k_q16",
+            "append_group_one_record_c256",
+            "append_group_one_record_c1024",
+            "append_group_one_record_c1024_p1000",
+            "append_group_partitions_1",
+            "append_group_partitions_1000",
+            "append_group_partitions_10000",
+            "append_group_partitions_1000_direct",
+            "recover",
+        ];
+        for name in fixed {
+            assert!(row(name).is_some(), "{name}");
+        }
+        let names: HashSet<_> = ROWS.iter().map(|row| row.name).collect();
+        assert_eq!(names.len(), ROWS.len(), "a name names one row");
+    }
+
+    #[test]
+    fn all_that_a_row_is_measured_against_is_a_row() {
+        for each in &ROWS {
+            if let Beside::Row(name) = each.beside {
+                let device = row(name).expect("a row");
+                assert_eq!(device.kind(), Kind::Device, "{}", each.name);
+                let shape = |row: &Row| (row.batch_bytes, row.in_flight);
+                assert_eq!(shape(device), shape(each), "same size and depth: {}", each.name);
+            }
+            if let Some(floor) = each.floor.map(|name| row(name).expect("a row")) {
+                assert_eq!(floor.kind(), Kind::Floor);
+                assert_eq!(floor.in_flight, each.in_flight, "{}", each.name);
+            }
+        }
+    }
+
+    #[test]
+    fn every_slice_has_every_arm_and_arms_are_interleaved() {
+        let order = schedule(4, 3);
+        assert_eq!(order, [0, 1, 2, 3, 3, 2, 1, 0, 0, 1, 2, 3]);
+        for slice in order.chunks(4) {
+            assert_eq!(slice.iter().collect::<HashSet<_>>().len(), 4);
+        }
+    }
+}

@@ -1,0 +1,76 @@
+use std::path::Path;
+
+use super::*;
+use crate::env::Env;
+use crate::histogram::Latencies;
+use crate::json::{Check, Latency, SCHEMA};
+use crate::oracle::Tally;
+use crate::payload::Payload;
+
+fn outcome(kind: Kind, name: &'static str) -> Outcome {
+    let mut latencies = Latencies::new();
+    (1..=5000_u64).for_each(|nth| latencies.record(100_000 + nth * nth));
+    let entry = Entry { name, latency_us: Latency::of(&latencies), ..Entry::default() };
+    Outcome { kind, entry, curve: latencies.curve(), plotted: true }
+}
+
+fn document() -> Document {
+    let check = Check {
+        name: "flush_is_plausible",
+        state: State::Passed,
+        detail: "<script>alert(1)</script>".to_owned(),
+    };
+    Document {
+        schema: SCHEMA,
+        command: "ringmain-bench quick --dir 'a<b'".to_owned(),
+        env: Env::capture(Path::new(".")),
+        payload: Payload::generated(1 << 16).about().clone(),
+        seconds: 60.0,
+        slices: 3,
+        results: Vec::new(),
+        verify: Some(Tally { acked: 7, lost: 1, ..Tally::default() }),
+        checks: vec![check],
+        notes: Vec::new(),
+        report: None,
+    }
+}
+
+fn page() -> String {
+    let rows =
+        [outcome(Kind::Engine, "append_os_large"), outcome(Kind::Device, "device_flush_4k_q1")];
+    render(&document(), &rows)
+}
+
+#[test]
+fn the_page_needs_no_network_and_no_script() {
+    let page = page();
+    for word in ["http:", "https:", "<script", "<link", "@import", "url(", " src="] {
+        assert!(!page.contains(word), "{word}");
+    }
+}
+
+#[test]
+fn what_others_wrote_is_escaped() {
+    let page = page();
+    assert!(page.contains("&lt;script&gt;"));
+    assert!(page.contains("a&lt;b"));
+}
+
+#[test]
+fn a_lost_record_is_a_failure_on_the_page() {
+    assert!(page().contains("<li class=\"bad\"><b>failed</b> 7 acked records"));
+}
+
+#[test]
+fn every_row_has_its_curve_on_both_sheets() {
+    let page = page();
+    assert_eq!(page.matches("<title>append_os_large</title>").count(), 2);
+    assert_eq!(page.matches("<svg").count(), 4, "two sections, each for desk and phone");
+    assert_eq!(page.matches("<svg").count(), page.matches("</svg>").count());
+}
+
+#[test]
+fn a_section_without_rows_is_left_out() {
+    let page = page();
+    assert!(page.contains("The log") && !page.contains("The floor"));
+}

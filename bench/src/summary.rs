@@ -1,0 +1,155 @@
+//! Slices of all arms become rows.
+
+use crate::histogram::Latencies;
+use crate::json::{Entry, Latency};
+use crate::outcome::{Kind, Outcome};
+use crate::plan::{Beside, RAW_FLUSH, Row};
+use crate::sample::Sample;
+use crate::stats::{median, median_ratio, spread};
+
+/// One arm and its slices, in the order they ran.
+#[derive(Clone, Debug)]
+pub struct Measured {
+    /// The arm.
+    pub row: &'static Row,
+    /// Whether its file took O_DIRECT.
+    pub direct: bool,
+    /// Its slices; as many as every other arm has.
+    pub slices: Vec<Sample>,
+}
+
+impl Measured {
+    fn mib(&self) -> Vec<f64> {
+        self.slices.iter().map(Sample::mib_per_s).collect()
+    }
+
+    fn records(&self) -> Vec<f64> {
+        self.slices.iter().map(Sample::records_per_s).collect()
+    }
+
+    /// All latencies together: merged, never averaged.
+    pub fn latencies(&self) -> Latencies {
+        let mut all = Latencies::new();
+        self.slices.iter().for_each(|slice| all.merge(&slice.latencies));
+        all
+    }
+}
+
+/// The arm of that name.
+pub fn find<'a>(arms: &'a [Measured], name: &str) -> Option<&'a Measured> {
+    arms.iter().find(|arm| arm.row.name == name)
+}
+
+/// The durable split of one mebibyte in flight with the highest median rate.
+pub fn best_split(arms: &[Measured]) -> Option<&Measured> {
+    let rate = |arm: &Measured| median(arm.mib()).unwrap_or(0.0);
+    arms.iter()
+        .filter(|arm| arm.row.name.starts_with("device_dsync_"))
+        .max_by(|a, b| rate(a).total_cmp(&rate(b)))
+}
+
+/// A row for each arm.
+pub fn outcomes(arms: &[Measured]) -> Vec<Outcome> {
+    arms.iter().map(|arm| outcome(arm, arms)).collect()
+}
+
+fn outcome(arm: &Measured, arms: &[Measured]) -> Outcome {
+    let row = arm.row;
+    let latencies = arm.latencies();
+    let beside = match row.beside {
+        Beside::Nothing => None,
+        Beside::Row(name) => find(arms, name),
+        Beside::BestSplit => best_split(arms),
+    };
+    let floor = row.floor.and_then(|name| find(arms, name));
+    let one_at_a_time = find(arms, RAW_FLUSH).filter(|_| row.kind() != Kind::Device);
+    let entry = Entry {
+        name: row.name,
+        policy: row.policy,
+        write_mode: Some(if arm.direct { "direct" } else { "page_cache" }),
+        batch_bytes: row.batch_bytes,
+        partitions: row.partitions,
+        in_flight: row.in_flight,
+        records_per_s: median(arm.records()).unwrap_or(0.0),
+        mib_per_s: median(arm.mib()).unwrap_or(0.0),
+        device_mib_per_s: beside.and_then(|beside| median(beside.mib())),
+        percent_of_device: beside
+            .and_then(|beside| median_ratio(&arm.mib(), &beside.mib()))
+            .map(|ratio| ratio * 100.0),
+        latency_us: Latency::of(&latencies),
+        count: latencies.count(),
+        spread: spread(&arm.records()),
+        floor_records_per_s: floor.and_then(|floor| median(floor.records())),
+        raw_flush_us: one_at_a_time.map(|arm| Latency::of(&arm.latencies()).p50),
+        ..Entry::default()
+    };
+    Outcome { kind: row.kind(), entry, curve: latencies.curve(), plotted: row.plotted }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use super::*;
+    use crate::plan::row;
+
+    fn measured(name: &str, mib: [u64; 3]) -> Measured {
+        let slice = |mib: u64| {
+            let mut sample = Sample::empty(Duration::from_secs(1));
+            sample.latencies.record(mib * 1000);
+            sample.records = mib;
+            sample.bytes = mib << 20;
+            sample
+        };
+        Measured { row: row(name).expect("a row"), direct: true, slices: mib.map(slice).into() }
+    }
+
+    #[test]
+    fn a_row_is_measured_against_its_device_slice_by_slice() {
+        let arms = [
+            measured("device_os_512k_q8", [1000, 500, 1200]),
+            measured("append_os_large", [900, 450, 1140]),
+        ];
+        let entry = &outcomes(&arms)[1].entry;
+        assert_eq!(entry.device_mib_per_s, Some(1000.0));
+        let percent = entry.percent_of_device.expect("a ratio");
+        assert!((percent - 90.0).abs() < 1e-9, "{percent}");
+    }
+
+    #[test]
+    fn group_rows_are_measured_against_the_best_split() {
+        let arms = [
+            measured("device_dsync_64k_q16", [800, 2000, 800]),
+            measured("device_dsync_512k_q2", [1000, 1000, 1000]),
+            measured("append_group_64k_q16", [900, 900, 900]),
+        ];
+        assert_eq!(outcomes(&arms)[2].entry.percent_of_device, Some(90.0));
+    }
+
+    #[test]
+    fn the_floor_and_the_raw_flush_stand_beside_one_record_rows() {
+        let arms = [
+            measured(RAW_FLUSH, [200, 200, 200]),
+            measured("floor_one_record_c256", [50, 60, 70]),
+            measured("append_group_one_record_c256", [80, 80, 80]),
+        ];
+        let rows = outcomes(&arms);
+        assert_eq!(rows[2].entry.floor_records_per_s, Some(60.0));
+        assert!((rows[2].entry.raw_flush_us.expect("there") - 200.0).abs() < 1.0);
+        assert_eq!(rows[0].entry.raw_flush_us, None);
+    }
+
+    #[test]
+    fn a_file_that_went_through_the_page_cache_says_so() {
+        let mut arm = measured(RAW_FLUSH, [1, 1, 1]);
+        assert_eq!(outcomes(&[arm.clone()])[0].entry.write_mode, Some("direct"));
+        arm.direct = false;
+        assert_eq!(outcomes(&[arm])[0].entry.write_mode, Some("page_cache"));
+    }
+
+    #[test]
+    fn without_its_device_a_row_has_no_ratio() {
+        let rows = outcomes(&[measured("append_os_large", [1, 1, 1])]);
+        assert_eq!((rows[0].entry.device_mib_per_s, rows[0].entry.percent_of_device), (None, None));
+    }
+}
