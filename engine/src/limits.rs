@@ -65,8 +65,11 @@ pub const PREPARE_BYTES_MIN: u64 = 64 * 1024;
 /// Space that is readied at once at most, in bytes.
 pub const PREPARE_BYTES_MAX: u64 = 64 * 1024 * 1024;
 
+/// Segments of a shard that are prepared at once.
+pub const PREPARERS_MAX: usize = 8;
+
 /// Writes of zeros in flight per segment that is being prepared.
-pub const PREZERO_WRITES_IN_FLIGHT: usize = 4;
+pub const PREZERO_WRITES_IN_FLIGHT: usize = 2;
 
 /// Time between two attempts to ready space on a full disk, in nanoseconds.
 pub const FULL_RETRY_NS: u64 = 200_000_000;

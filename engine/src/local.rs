@@ -1,6 +1,7 @@
 //! What tasks of one thread wait for each other with. Nothing here knows an executor.
 
 use std::cell::{Cell, RefCell};
+use std::collections::VecDeque;
 use std::future::{Future, poll_fn};
 use std::pin::Pin;
 use std::rc::Rc;
@@ -57,6 +58,105 @@ impl<T> Future for Receiver<T> {
         }
         shot.waker = Some(cx.waker().clone());
         Poll::Pending
+    }
+}
+
+#[derive(Default)]
+struct Waiter {
+    granted: Cell<bool>,
+    waker: RefCell<Option<Waker>>,
+}
+
+struct Permits {
+    free: Cell<usize>,
+    waiters: RefCell<VecDeque<Rc<Waiter>>>,
+}
+
+impl Permits {
+    fn release(&self) {
+        let next = self.waiters.borrow_mut().pop_front();
+        match next {
+            Some(waiter) => {
+                waiter.granted.set(true);
+                let waker = waiter.waker.take();
+                if let Some(waker) = waker {
+                    waker.wake();
+                }
+            }
+            None => self.free.set(self.free.get() + 1),
+        }
+    }
+}
+
+/// Bounds how many do something at once. First come, first served.
+#[derive(Clone)]
+pub(crate) struct Semaphore(Rc<Permits>);
+
+impl Semaphore {
+    /// A semaphore with `permits`.
+    pub(crate) fn new(permits: usize) -> Self {
+        Self(Rc::new(Permits { free: Cell::new(permits), waiters: RefCell::default() }))
+    }
+
+    /// Waits for a permit.
+    pub(crate) fn acquire(&self) -> Acquire {
+        Acquire { permits: Rc::clone(&self.0), waiter: None }
+    }
+}
+
+/// Waits for a [`Permit`]. Dropping it gives up the place in the queue.
+pub(crate) struct Acquire {
+    permits: Rc<Permits>,
+    waiter: Option<Rc<Waiter>>,
+}
+
+impl Future for Acquire {
+    type Output = Permit;
+
+    fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Permit> {
+        let granted = match &self.waiter {
+            Some(waiter) => waiter.granted.get(),
+            None => match self.permits.free.get() {
+                0 => false,
+                free => {
+                    self.permits.free.set(free - 1);
+                    true
+                }
+            },
+        };
+        if granted {
+            self.waiter = None;
+            return Poll::Ready(Permit(Rc::clone(&self.permits)));
+        }
+        if self.waiter.is_none() {
+            let waiter = Rc::<Waiter>::default();
+            self.permits.waiters.borrow_mut().push_back(Rc::clone(&waiter));
+            self.waiter = Some(waiter);
+        }
+        if let Some(waiter) = &self.waiter {
+            waiter.waker.replace(Some(cx.waker().clone()));
+        }
+        Poll::Pending
+    }
+}
+
+impl Drop for Acquire {
+    fn drop(&mut self) {
+        let Some(waiter) = self.waiter.take() else { return };
+        if waiter.granted.get() {
+            self.permits.release();
+        } else {
+            self.permits.waiters.borrow_mut().retain(|other| !Rc::ptr_eq(other, &waiter));
+        }
+    }
+}
+
+/// The right to go on, until it is dropped.
+pub(crate) struct Permit(Rc<Permits>);
+
+impl Drop for Permit {
+    fn drop(&mut self) {
+        self.0.release();
     }
 }
 

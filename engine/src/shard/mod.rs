@@ -14,7 +14,8 @@ use crate::buffers::Arena;
 use crate::clock::Clock;
 use crate::command::{Completion, Op};
 use crate::error::{AppendError, Fault};
-use crate::limits::{EXECUTOR_BUDGET, WRITES_IN_FLIGHT_MAX};
+use crate::limits::{EXECUTOR_BUDGET, PREPARERS_MAX, WRITES_IN_FLIGHT_MAX};
+use crate::local::Semaphore;
 use crate::ring::{Ring, Wait};
 use crate::types::Durability;
 
@@ -53,6 +54,8 @@ pub(crate) struct Context {
     pub(crate) tasks: Spawner,
     /// Recovery points of the data directory.
     pub(crate) points: Arc<Points>,
+    /// Bounds how many segments are prepared at once: appends and checkpoints share the device with that.
+    pub(crate) preparers: Semaphore,
 }
 
 impl Context {
@@ -86,7 +89,8 @@ impl<R: Ring, C: Clock> Shard<R, C> {
         let mut state = State::new(parts);
         state.time = now(&clock);
         let tasks = executor.spawner();
-        let cx = Context { state: Rc::new(RefCell::new(state)), disk, tasks, points };
+        let preparers = Semaphore::new(PREPARERS_MAX);
+        let cx = Context { state: Rc::new(RefCell::new(state)), disk, tasks, points, preparers };
         Self { ring, clock, executor, cx, inbox, spin: Duration::ZERO }
     }
 

@@ -159,6 +159,7 @@ async fn extend(
     file: FileHandle,
     (from, to): (Pos, Pos),
 ) -> Result<(), Fault> {
+    let _permit = cx.preparers.acquire().await;
     let len = to.since(from);
     let (how, zeros) = {
         let state = cx.state.borrow();

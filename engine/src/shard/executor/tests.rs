@@ -1,7 +1,7 @@
 use std::sync::atomic::AtomicUsize;
 
 use super::*;
-use crate::local::{Notify, join_bounded};
+use crate::local::{Notify, Semaphore, join_bounded};
 
 fn run_all(executor: &Executor) {
     while executor.run_ready(usize::MAX) {}
@@ -227,6 +227,53 @@ fn a_receiver_hears_of_the_value_or_of_the_senders_end() {
     run_all(&executor);
     drop(sender);
     assert_eq!(output(&executor, handle), Some(None));
+}
+
+#[test]
+fn a_semaphore_never_lets_more_in_than_it_has_permits_and_serves_in_order() {
+    let executor = Executor::new();
+    let semaphore = Semaphore::new(2);
+    let inside = Rc::new(Cell::new(0_usize));
+    let order = Rc::new(RefCell::new(Vec::new()));
+    for number in 0..6 {
+        let (semaphore, inside) = (semaphore.clone(), Rc::clone(&inside));
+        let (order, spawner) = (Rc::clone(&order), executor.spawner());
+        drop(executor.spawn(async move {
+            let _permit = semaphore.acquire().await;
+            inside.set(inside.get() + 1);
+            assert!(inside.get() <= 2);
+            order.borrow_mut().push(number);
+            spawner.sleep_until(10 * (number + 1)).await;
+            inside.set(inside.get() - 1);
+        }));
+    }
+    run_all(&executor);
+    assert_eq!(inside.get(), 2);
+    while let Some(deadline_ns) = executor.next_deadline() {
+        executor.fire_timers(deadline_ns);
+        run_all(&executor);
+    }
+    assert_eq!(*order.borrow(), [0, 1, 2, 3, 4, 5]);
+    assert_eq!(executor.tasks(), 0);
+}
+
+#[test]
+fn a_permit_granted_to_a_dropped_waiter_goes_to_the_next() {
+    let semaphore = Semaphore::new(1);
+    let mut cx = Context::from_waker(Waker::noop());
+    let mut first = Box::pin(semaphore.acquire());
+    let Poll::Ready(permit) = first.as_mut().poll(&mut cx) else { panic!("a free permit") };
+    let mut waiters: Vec<_> = (0..3).map(|_| Box::pin(semaphore.acquire())).collect();
+    for waiter in &mut waiters {
+        assert!(waiter.as_mut().poll(&mut cx).is_pending());
+    }
+    drop(waiters.remove(1));
+    drop(permit);
+    drop(waiters.remove(0));
+    let Poll::Ready(permit) = waiters[0].as_mut().poll(&mut cx) else { panic!("the last waiter") };
+    drop(permit);
+    let again = Box::pin(semaphore.acquire()).as_mut().poll(&mut cx).is_ready();
+    assert!(again, "the permit came back");
 }
 
 #[test]
