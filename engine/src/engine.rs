@@ -15,14 +15,14 @@ use crate::config::Config;
 use crate::error::{ControlError, OpenError};
 use crate::format::names;
 use crate::handle::{LogHandle, Remote};
-use crate::limits::RING_ENTRIES;
+use crate::limits::{FILES_MIN, FILES_RESERVED, RING_ENTRIES};
 use crate::log::Shape;
 use crate::recovery::{OpenedDirectory, Plan, Recovered, RecoveryReport, recover};
 use crate::ring::backend::{AnyRing, open_ring};
 use crate::ring::probe::{FsFacts, FsKind, probe_directory};
 use crate::shard::points::Points;
 use crate::shard::state::Settings;
-use crate::shard::{attach, driver, thread};
+use crate::shard::{attach, delete, driver, thread};
 use crate::stats::ShardStats;
 use crate::types::{Incarnation, PartitionName, Prepare, WriteMode};
 
@@ -80,7 +80,6 @@ impl Engine {
         config.check()?;
         make_directory(&config.dir)?;
         let held = lock_directory(&config.dir)?;
-        raise_file_limit();
         let probed = probe_directory(&config.dir);
         let fs = probed.map_err(|e| OpenError::io(&config.dir, "probing", e))?;
         let backend = config.backend;
@@ -99,6 +98,7 @@ impl Engine {
             durability: calibration.durability,
             bounds: calibration.bounds(),
             global_flush: direct && plain && config.prepare == Prepare::Prezero,
+            files_max: files_max(config.shards),
         };
         let facts = Facts {
             file_system: fs,
@@ -263,6 +263,25 @@ impl Engine {
         synced.map_err(|e| OpenError::io(&self.config.dir, "flushing the directory", e))?;
         table.extend(made);
         failure.map_or(Ok(()), Err)
+    }
+
+    /// Deletes a partition with all that is in it. Its handles then answer [`AppendError::Closed`]; a partition made
+    /// under the same name later is another one. Blocks until no crash can bring it back.
+    ///
+    /// [`AppendError::Closed`]: crate::error::AppendError::Closed
+    ///
+    /// # Errors
+    /// [`OpenError::Missing`] if there is none, [`OpenError::Delete`] if it failed.
+    pub fn delete(&self, topic: &str, partition: u32) -> Result<(), OpenError> {
+        let bad = || OpenError::Name { topic: topic.to_owned(), partition };
+        let name = PartitionName::new(topic, partition).ok_or_else(bad)?;
+        let mut table = lock(&self.partitions);
+        let Some(home) = table.get(&name).copied() else { return Err(OpenError::Missing(name)) };
+        let reply = self.workers[home.shard].remote.call(move |cx| delete::delete(cx, home.log));
+        let deleted = reply.wait().unwrap_or(Err(ControlError::Closed));
+        deleted.map_err(|source| OpenError::Delete { name: name.clone(), source })?;
+        table.remove(&name);
+        Ok(())
     }
 
     /// The partitions there are, in order of name.
@@ -430,7 +449,8 @@ pub(crate) fn random() -> u64 {
     }
 }
 
-/// Ten thousand partitions are ten thousand files: takes what the system allows.
-fn raise_file_limit() {
-    crate::ring::limits::raise_open_files();
+/// Open segment files of one shard: its share of what the system allows, less what all else needs.
+fn files_max(shards: usize) -> usize {
+    let allowed = crate::ring::limits::raise_open_files() as usize;
+    (allowed.saturating_sub(FILES_RESERVED) / shards).max(FILES_MIN)
 }

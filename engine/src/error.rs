@@ -27,6 +27,12 @@ impl Fault {
     pub fn is_full(&self) -> bool {
         matches!(self.errno, libc::ENOSPC | libc::EDQUOT)
     }
+
+    /// Whether trying again later makes sense, because nothing was begun: a full disk, or too many open files.
+    #[must_use]
+    pub fn may_pass(&self) -> bool {
+        self.is_full() || matches!(self.errno, libc::EMFILE | libc::ENFILE)
+    }
 }
 
 impl std::fmt::Display for Fault {
@@ -238,6 +244,14 @@ pub enum OpenError {
     /// Backend `uring` was asked for, and this kernel or container forbids it.
     #[error("io_uring is not to be had here: {0}; use the backend `auto` or `sync`")]
     NoUring(String),
+    /// A partition could not be deleted.
+    #[error("deleting {name}: {source}")]
+    Delete {
+        /// The partition.
+        name: PartitionName,
+        /// Why.
+        source: ControlError,
+    },
     /// An operation on a file failed.
     #[error("{path}: {operation} failed: {source}")]
     Io {

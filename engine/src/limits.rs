@@ -92,6 +92,16 @@ pub const CHECKPOINT_AGE_NS: u64 = 5_000_000_000;
 /// Least time between two checkpoints for want of memory, in nanoseconds.
 pub const PRESSURE_INTERVAL_NS: u64 = 5_000_000;
 
+/// Files kept aside for all but active segments: journals, sealed segments that are read, small files, the
+/// embedder's own.
+pub const FILES_RESERVED: usize = 192;
+
+/// Segment files a shard keeps open at least, however low the system's limit.
+pub const FILES_MIN: usize = 16;
+
+/// Idle files closed at once.
+pub const IDLE_CLOSED_AT_ONCE: usize = 64;
+
 /// Size of a shard's submission queue; four times as many operations may be in flight.
 pub const RING_ENTRIES: u32 = 256;
 

@@ -51,11 +51,6 @@ impl Window {
         self.end
     }
 
-    /// Bytes of the arena that are held.
-    pub(crate) fn held_bytes(&self) -> usize {
-        self.pieces.iter().map(|piece| piece.chunk.capacity()).sum()
-    }
-
     /// Makes sure that `bytes` can be appended without asking the arena again.
     pub(crate) fn reserve(&mut self, arena: &Arena, bytes: usize) -> Result<(), NoMemory> {
         let mut spare: usize = self.spare();
@@ -130,12 +125,6 @@ impl Window {
         piece.chunk.slice(from..to)
     }
 
-    /// Where the chunk that holds `pos` ends, by capacity.
-    pub(crate) fn piece_end(&self, pos: Pos) -> Pos {
-        let at = self.pieces.partition_point(|p| p.base.plus(p.chunk.capacity() as u64) <= pos);
-        self.pieces.get(at).map_or(self.end, |piece| piece.base.plus(piece.chunk.capacity() as u64))
-    }
-
     /// Gives back chunks that lie wholly before `pos`. Returns how many bytes of the arena that freed, once no
     /// operation holds them.
     pub(crate) fn release_to(&mut self, pos: Pos) -> usize {
@@ -149,14 +138,6 @@ impl Window {
             self.base = full_end;
             self.pieces.pop_front();
         }
-        freed
-    }
-
-    /// Gives back everything, as when all bytes are in the file for good.
-    pub(crate) fn release_all(&mut self) -> usize {
-        let freed = self.held_bytes();
-        self.pieces.clear();
-        self.base = self.end.floor(self.block);
         freed
     }
 
@@ -220,8 +201,8 @@ mod tests {
         assert_eq!(window.reserve(&arena, 100_000), Err(NoMemory));
         assert_eq!(window.end(), Pos::new(500_000));
         assert_eq!(read(&window, 0, 500_000), data);
-        assert!(window.release_all() > 0);
-        assert_eq!(window.base(), Pos::new(500_000 / 4096 * 4096));
+        assert!(window.release_to(Pos::new(500_000)) > 0);
+        assert!(window.base() > Pos::ZERO);
     }
 
     #[test]

@@ -149,6 +149,10 @@ pub(crate) struct Log {
     pub(crate) writes_in_flight: u32,
     /// Whether a flush procedure is running.
     pub(crate) flushing: bool,
+    /// Rolled segments that a procedure is finishing.
+    pub(crate) sealing: u32,
+    /// When it was last appended to, in monotonic nanoseconds.
+    pub(crate) used_ns: u64,
     /// Reads of files under way.
     pub(crate) readers: u32,
     /// Batches appended and bytes, since the last interval flush began.
@@ -201,6 +205,8 @@ impl Log {
             gathering: false,
             writes_in_flight: 0,
             flushing: false,
+            sealing: 0,
+            used_ns: 0,
             readers: 0,
             unflushed: Unflushed::default(),
             recovery_point: next,
@@ -258,6 +264,7 @@ impl Log {
         assert!(active.base() < next, "only a segment with records is rolled");
         active.rolled = true;
         active.index.finish();
+        self.sealing += 1;
         let index = Index::new(next, shape.index_interval);
         self.tail.push_back(Segment::new(next, shape.block, index));
     }
@@ -431,8 +438,13 @@ impl Log {
         self.durable = self.durable.min(next);
         self.recovery_point = self.recovery_point.min(next);
         self.epochs.retain(|(_, start)| *start < next);
-        while let Some(gone) = self.waiting.pop_back() {
-            let result = Err(AppendError::Truncated);
+        self.end_waiting(&AppendError::Truncated, &mut ended);
+    }
+
+    /// Ends every append that waits.
+    pub(crate) fn end_waiting(&mut self, error: &AppendError, mut ended: impl FnMut(Ended)) {
+        while let Some(gone) = self.waiting.pop_front() {
+            let result = Err(error.clone());
             ended(Ended { ticket: gone.ticket, result, buffer: gone.buffer });
         }
     }

@@ -104,7 +104,16 @@ async fn reopen(cx: &Context, recovered: &Recovered) -> std::io::Result<Segment>
         let no_memory = || std::io::Error::from_raw_os_error(libc::ENOMEM);
         segment.window.reserve(&arena, bytes).map_err(|_| no_memory())?;
         segment.window.append(&tail[..bytes]);
-        segment.file = Some(file);
+        let closing = {
+            let mut state = cx.state.borrow_mut();
+            let room = state.files_open < state.settings.files_max;
+            state.files_open += usize::from(room);
+            segment.file = room.then_some(file);
+            !room
+        };
+        if closing {
+            cx.disk.run(Op::Close { file }).await?;
+        }
     }
     Ok(segment)
 }
@@ -276,7 +285,10 @@ pub(crate) async fn close_log(cx: &Context, id: LogId) -> Result<(), ControlErro
         let (offsets, times) = segment.index.encode();
         let files =
             [(dir.join(names::index(base)), offsets), (dir.join(names::time_index(base)), times)];
-        (segment.file.take(), segment.end(), dir, files, (name, next))
+        let file = segment.file.take();
+        let end = segment.end();
+        state.files_open -= usize::from(file.is_some());
+        (file, end, dir, files, (name, next))
     };
     if let Some(file) = file {
         let cut = Op::Truncate { file, len: end.get() };

@@ -117,6 +117,7 @@ pub(crate) struct Executor {
 
 impl Executor {
     /// An executor of the current thread, for one that nobody wakes from outside.
+    #[cfg(test)]
     pub(crate) fn new() -> Self {
         Self::make(None)
     }
@@ -172,6 +173,7 @@ impl Executor {
     }
 
     /// Tasks that have not ended.
+    #[cfg(test)]
     pub(crate) fn tasks(&self) -> usize {
         let tasks = self.inner.tasks.borrow();
         tasks.slots.len() - tasks.free.len()

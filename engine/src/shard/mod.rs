@@ -21,10 +21,12 @@ use crate::types::Durability;
 
 pub(crate) mod attach;
 pub(crate) mod checkpoint;
+pub(crate) mod delete;
 pub(crate) mod disk;
 pub(crate) mod driver;
 pub(crate) mod executor;
 pub(crate) mod flush;
+pub(crate) mod idle;
 pub(crate) mod inbox;
 pub(crate) mod points;
 pub(crate) mod prepare;

@@ -14,6 +14,7 @@ use crate::log::Access;
 use crate::types::{Offset, Pos, Prepare};
 
 use super::Context;
+use super::idle::make_room;
 use super::state::tell;
 use crate::local::join_bounded;
 
@@ -43,11 +44,11 @@ pub(crate) async fn prepare(cx: Context, id: LogId, base: Offset) {
             Job::Extend { file, from, to } => extend(&cx, id, base, file, (from, to)).await,
         };
         if let Err(fault) = result {
-            if !fault.is_full() {
+            if !fault.may_pass() {
                 fence(&cx, id, fault);
                 break;
             }
-            wait_for_space(&cx, id).await;
+            wait_for_space(&cx, id, fault).await;
         } else {
             let mut state = cx.state.borrow_mut();
             if let Some(log) = state.log(id)
@@ -70,11 +71,13 @@ pub(crate) async fn prepare(cx: Context, id: LogId, base: Offset) {
     state.progress.notify();
 }
 
-/// The disk is full: what is not on its way is taken back, and appends are refused until a retry succeeds.
-async fn wait_for_space(cx: &Context, id: LogId) {
+/// The disk is full: what is not on its way is taken back, and appends are refused until a retry succeeds. While
+/// there are too many open files, appends only wait.
+async fn wait_for_space(cx: &Context, id: LogId, fault: Fault) {
     let inbox = cx.state.borrow().inbox.clone();
     if let Some(log) = cx.state.borrow_mut().log(id)
         && matches!(log.access, Access::Open | Access::Full)
+        && fault.is_full()
     {
         log.access = Access::Full;
         log.take_back(&AppendError::DiskFull, |ended| tell(&inbox, ended));
@@ -87,12 +90,14 @@ fn next_job(cx: &Context, id: LogId, base: Offset) -> Job {
     let mut state = cx.state.borrow_mut();
     let (how, shape) = (state.settings.prepare, state.settings.shape);
     let Some(log) = state.log(id) else { return Job::Nothing };
-    if matches!(log.access, Access::Fenced(_) | Access::Damaged) {
-        return Job::Nothing;
-    }
+    let writable = !matches!(log.access, Access::Fenced(_) | Access::Damaged);
     let path = log.identity.dir.join(names::segment(base));
     let Some(segment) = log.segment(base) else { return Job::Nothing };
     let Some(file) = segment.file else { return Job::Open(path) };
+    if !writable {
+        // Opened to be read.
+        return Job::Nothing;
+    }
     let end = segment.end().ceil(shape.block);
     let ahead = if segment.rolled { 0 } else { ahead_bytes(how, segment.prepared) };
     let limit = shape.segment_bytes.next_multiple_of(shape.block);
@@ -116,6 +121,7 @@ async fn open(
     base: Offset,
     path: std::path::PathBuf,
 ) -> Result<(), Fault> {
+    make_room(cx).await;
     let direct = cx.state.borrow().settings.direct;
     let mode = OpenMode { create: true, direct, ..OpenMode::default() };
     let opened = cx.disk.run(Op::Open { path, mode }).await;
@@ -129,7 +135,9 @@ async fn open(
         let dir = log.identity.dir.clone();
         let Some(segment) = log.segment(base) else { return Ok(()) };
         segment.file = Some(file);
-        (!segment.entry_durable).then_some(dir)
+        let dir = (!segment.entry_durable).then_some(dir);
+        state.files_open += 1;
+        dir
     };
     if let Some(dir) = dir {
         // Bytes flow meanwhile; their acks wait.

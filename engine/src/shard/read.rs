@@ -14,6 +14,7 @@ use crate::limits::BATCH_BYTES_MAX;
 use crate::types::{Isolation, Offset, Pos};
 
 use super::Context;
+use super::state::Errand;
 
 /// Where a segment's bytes are.
 #[derive(Clone, Copy, Debug)]
@@ -256,6 +257,7 @@ async fn fill(
         if from_memory(cx, id, place, pos, to, &mut buffer.bytes) {
             return Ok(());
         }
+        let place = open_tail(cx, id, place).await;
         let memory = memory_base(cx, id, place);
         let file_end = memory.filter(|base| *base > pos).map_or(to, |base| base.min(to));
         from_file(cx, place, (pos, file_end), &mut buffer.bytes).await?;
@@ -271,6 +273,33 @@ async fn fill(
         }
     }
     Err(ReadError::Damaged { asked: place.base, segment: place.base, pos: pos.get() })
+}
+
+/// The place with its tail segment's file open: it may have been closed because it was idle.
+async fn open_tail(cx: &Context, id: LogId, place: Place) -> Place {
+    let Source::Tail { file: None } = place.source else { return place };
+    {
+        let mut state = cx.state.borrow_mut();
+        if let Some(segment) = state.segment(id, place.base)
+            && segment.file.is_none()
+            && !std::mem::replace(&mut segment.preparing, true)
+        {
+            state.errands.push_back(Errand::Prepare(id, place.base));
+        }
+    }
+    loop {
+        let progress = {
+            let mut state = cx.state.borrow_mut();
+            match state.segment(id, place.base) {
+                Some(segment) if segment.file.is_none() && segment.preparing => {}
+                _ => break,
+            }
+            state.progress.notified()
+        };
+        progress.await;
+    }
+    let file = cx.state.borrow_mut().segment(id, place.base).and_then(|segment| segment.file);
+    Place { source: Source::Tail { file }, ..place }
 }
 
 /// Reads `pos..to` of a segment's file, as far as it goes.

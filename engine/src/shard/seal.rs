@@ -24,6 +24,11 @@ pub(crate) async fn seal(cx: Context, id: LogId, base: Offset) {
     if let Err(ControlError::Disk(fault)) = try_seal(&cx, id, base).await {
         fence(&cx, id, fault);
     }
+    let mut state = cx.state.borrow_mut();
+    if let Some(log) = state.log(id) {
+        log.sealing -= 1;
+    }
+    state.progress.notify();
 }
 
 async fn try_seal(cx: &Context, id: LogId, base: Offset) -> Result<(), ControlError> {
@@ -136,7 +141,7 @@ async fn finish_bytes(cx: &Context, id: LogId, base: Offset) -> Result<(), Contr
 
 /// Takes sealed segments out of the tail, front first.
 async fn retire(cx: &Context, id: LogId, base: Offset) {
-    let mut closing = Vec::new();
+    let (mut closing, mut kept) = (Vec::new(), 0);
     let mut point = None;
     {
         let mut state = cx.state.borrow_mut();
@@ -147,6 +152,7 @@ async fn retire(cx: &Context, id: LogId, base: Offset) {
             let Some(segment) = log.tail.pop_front() else { break };
             // A read of the file may be under way: then a later reader closes it.
             let file = segment.file.filter(|_| log.readers > 0);
+            kept += usize::from(file.is_some());
             closing.extend(segment.file.filter(|_| log.readers == 0));
             log.sealed.push(Sealed { base: segment.base(), end: Some(segment.end()), file });
             point = Some((log.identity.name.clone(), log.active().base()));
@@ -158,6 +164,7 @@ async fn retire(cx: &Context, id: LogId, base: Offset) {
         state.settle(id);
         state.progress.notify();
     }
+    cx.state.borrow_mut().files_open -= closing.len() + kept;
     for file in closing {
         // Flushed already; nothing can be lost by a failed close.
         drop(cx.disk.run(Op::Close { file }).await);

@@ -37,6 +37,8 @@ pub(crate) struct Settings {
     pub(crate) bounds: Bounds,
     /// Whether one device flush covers all overwrites of written extents (plain ext4 / XFS, direct, prezeroed).
     pub(crate) global_flush: bool,
+    /// Segment files open at once; idle ones are closed beyond.
+    pub(crate) files_max: usize,
 }
 
 /// A cold procedure that the hot path asks for.
@@ -120,6 +122,8 @@ pub(crate) struct State {
     aging: bool,
     pub(crate) errands: VecDeque<Errand>,
     pub(crate) checkpointing: bool,
+    /// Segment files of tails that are open.
+    pub(crate) files_open: usize,
     /// Signalled when a write, a group or a flush ended: procedures look again.
     pub(crate) progress: Rc<Notify>,
     pub(crate) time: Time,
@@ -167,6 +171,7 @@ impl State {
             aging: false,
             errands: VecDeque::new(),
             checkpointing: false,
+            files_open: 0,
             progress: Rc::new(Notify::new()),
             time: Time::default(),
             stats: ShardStats::default(),
@@ -269,6 +274,7 @@ impl State {
             return Err(Request { log: id, batch, ticket, at });
         }
         let records = header.last_offset_delta as u64 + 1;
+        log.used_ns = time.ns;
         if let FlushPolicy::Interval { bytes, messages, .. } = log.policy {
             if log.unflushed.since_ns.replace(time.ns).is_none() {
                 self.errands.push_back(Errand::Alarm(id));

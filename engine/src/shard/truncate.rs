@@ -190,6 +190,7 @@ async fn replace(
         let inbox = state.inbox.clone();
         let Some(log) = state.log(id) else { return Err(ControlError::Closed) };
         let mut closing: Vec<FileHandle> = log.tail.iter().filter_map(|s| s.file).collect();
+        let open = closing.len();
         closing.extend(log.sealed.iter().filter(|s| s.base >= base).filter_map(|s| s.file));
         let bases = log.sealed.iter().map(|s| s.base).chain(log.tail.iter().map(|s| s.base()));
         let later: Vec<Offset> = bases.filter(|later| *later > base).collect();
@@ -197,6 +198,7 @@ async fn replace(
         log.tail.clear();
         log.tail.push_back(segment);
         log.cut(offset, |ended| tell(&inbox, ended));
+        state.files_open = state.files_open + 1 - open;
         (later, closing)
     };
     for file in closing {
