@@ -244,7 +244,8 @@ impl Segment {
     /// Without, none of the block's bytes is counted durable (policies `os` and `interval`), or the journal
     /// keeps the image of those that are.
     pub(crate) fn begin_tail_write(&mut self, releases_image: bool) -> (Pos, Pos) {
-        let (start, end) = (self.write_issued, self.end());
+        let start = self.write_issued;
+        let end = if releases_image { self.claimed } else { self.end() };
         assert!(self.may_write(), "the block rule: an exposed block is not rewritten");
         assert!(end.since(start) < self.block, "only the last block is padded");
         assert!(start < end, "a write has bytes");
@@ -294,12 +295,11 @@ impl Segment {
         }
     }
 
-    /// Whether a padded tail write that lets the journal go is possible: everything appended is durable and written
-    /// but for the last partial block.
+    /// Whether a padded tail write that lets the journal go is possible: everything claimed is durable, and written
+    /// but for a part of one block. Bytes behind that wait for the journal, which may wait for this very write.
     pub(crate) fn may_pad(&self) -> bool {
-        let end = self.end();
-        self.claimed == end
-            && self.durable.done() == end
+        let end = self.claimed;
+        self.durable.done() == end
             && self.write_issued < end
             && end.since(self.write_issued) < self.block
             && self.may_write()
