@@ -20,8 +20,8 @@ use crate::local::join_bounded;
 /// How much of the journal a checkpoint frees.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Extent {
-    /// The older half.
-    Half,
+    /// The older three quarters: what comes after completes most of their last blocks.
+    Older,
     /// All that is durable now.
     All,
     /// Groups up to this sequence.
@@ -49,7 +49,7 @@ pub(crate) async fn checkpoint(cx: Context, extent: Extent) -> bool {
     let until = {
         let state = cx.state.borrow();
         match extent {
-            Extent::Half => state.journal.older_part(1, 2),
+            Extent::Older => state.journal.older_part(3, 4),
             Extent::All => Some(state.journal.durable_sequence()),
             Extent::UpTo(sequence) => Some(sequence),
         }

@@ -263,7 +263,7 @@ impl<R: Ring, C: Clock> Shard<R, C> {
         self.spawn(async move {
             cx.state.borrow_mut().trim_all();
             let short = cx.state.borrow().is_short_of_memory();
-            let extent = if short { Extent::All } else { Extent::Half };
+            let extent = if short { Extent::All } else { Extent::Older };
             let freed = checkpoint::checkpoint(cx.clone(), extent).await;
             let mut state = cx.state.borrow_mut();
             state.after_checkpoint(freed);

@@ -87,7 +87,9 @@ pub(crate) async fn advance(cx: Context, id: LogId) {
         let (name, dir) = (log.identity.name.clone(), log.identity.dir.clone());
         let first = &mut log.tail[0];
         let base = first.base();
-        let mark = first.flushed_mark().filter(|(_, offset)| *offset > log.recovery_point);
+        // A rolled segment's point comes with its seal.
+        let mark = if first.rolled { None } else { first.flushed_mark() };
+        let mark = mark.filter(|(_, offset)| *offset > log.recovery_point);
         mark.map(|(pos, offset)| {
             let (offsets, times) = log.tail[0].index.encode_before(pos, offset);
             log.recovery_point = offset;

@@ -33,6 +33,8 @@ pub(crate) async fn seal(cx: Context, id: LogId, base: Offset) {
 
 async fn try_seal(cx: &Context, id: LogId, base: Offset) -> Result<(), ControlError> {
     finish_bytes(cx, id, base).await?;
+    // A recovery point under way writes the same index.
+    until(cx, id, |state| state.log(id).is_none_or(|log| !log.pointing)).await?;
     let crc = whole_crc(cx, id, base).await?;
     let (file, end, dir, files) = {
         let mut state = cx.state.borrow_mut();
