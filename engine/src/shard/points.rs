@@ -102,12 +102,13 @@ pub(crate) async fn advance(cx: Context, id: LogId) {
         })
     };
     if let Some((name, dir, files, offset)) = found {
-        if let Err(fault) = persist_indexes(&cx, dir, files).await {
-            fence(&cx, id, fault);
-            return;
+        match persist_indexes(&cx, dir, files).await {
+            Ok(()) => {
+                cx.points.set(name, offset);
+                write(&cx).await;
+            }
+            Err(fault) => fence(&cx, id, fault),
         }
-        cx.points.set(name, offset);
-        write(&cx).await;
     }
     let mut state = cx.state.borrow_mut();
     if let Some(log) = state.log(id) {
