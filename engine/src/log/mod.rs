@@ -149,8 +149,10 @@ pub(crate) struct Log {
     pub(crate) writes_in_flight: u32,
     /// Whether a flush procedure is running.
     pub(crate) flushing: bool,
-    /// Reads of files under way.
+    /// Reads and flushes of files under way: the files stay open.
     pub(crate) readers: u32,
+    /// How often the tail was replaced by a truncation.
+    pub(crate) cuts: u32,
     /// Batches appended and bytes, since the last interval flush began.
     pub(crate) unflushed: Unflushed,
     /// Up to where recovery need not look, as last persisted.
@@ -202,6 +204,7 @@ impl Log {
             writes_in_flight: 0,
             flushing: false,
             readers: 0,
+            cuts: 0,
             unflushed: Unflushed::default(),
             recovery_point: next,
             pointing: false,
@@ -356,7 +359,7 @@ impl Log {
             }
             let Some(done) = self.waiting.pop_front() else { break };
             if done.need == Need::Durable {
-                self.durable = done.next;
+                self.durable = self.durable.max(done.next);
             }
             let last = Offset::new(done.next.get() - 1);
             ended(Ended {
@@ -424,6 +427,7 @@ impl Log {
             }
             active.window.truncate(start);
             active.index.truncate(start, base);
+            active.forget_from(start);
             self.next = base;
             let Some(gone) = self.waiting.pop_back() else { break };
             ended(Ended { ticket: gone.ticket, result: Err(error.clone()), buffer: gone.buffer });
