@@ -153,8 +153,10 @@ pub(crate) struct Log {
     pub(crate) sealing: u32,
     /// When it was last appended to, in monotonic nanoseconds.
     pub(crate) used_ns: u64,
-    /// Reads of files under way.
+    /// Reads and flushes of files under way: the files stay open.
     pub(crate) readers: u32,
+    /// How often the tail was replaced by a truncation.
+    pub(crate) cuts: u32,
     /// Batches appended and bytes, since the last interval flush began.
     pub(crate) unflushed: Unflushed,
     /// Up to where recovery need not look, as last persisted.
@@ -208,6 +210,7 @@ impl Log {
             sealing: 0,
             used_ns: 0,
             readers: 0,
+            cuts: 0,
             unflushed: Unflushed::default(),
             recovery_point: next,
             pointing: false,
@@ -358,7 +361,7 @@ impl Log {
             }
             let Some(done) = self.waiting.pop_front() else { break };
             if done.need == Need::Durable {
-                self.durable = done.next;
+                self.durable = self.durable.max(done.next);
             }
             let last = Offset::new(done.next.get() - 1);
             ended(Ended {
@@ -426,6 +429,7 @@ impl Log {
             }
             active.window.truncate(start);
             active.index.truncate(start, base);
+            active.forget_from(start);
             self.next = base;
             let Some(gone) = self.waiting.pop_back() else { break };
             ended(Ended { ticket: gone.ticket, result: Err(error.clone()), buffer: gone.buffer });

@@ -18,6 +18,7 @@ use crate::types::{FlushPolicy, Incarnation, Offset, PartitionName};
 
 use super::Context;
 use super::flush::{flush, until};
+use super::read::Reader;
 use super::state::Errand;
 
 /// A partition by name, and its log on this shard.
@@ -225,7 +226,9 @@ pub(crate) async fn checkpoint_log(cx: &Context, id: LogId) -> Result<(), Contro
             state.segment(id, base).and_then(|s| s.file.map(|file| (file, s.flushable())))
         };
         let Some((file, reached)) = found else { continue };
+        let user = Reader::new(cx, id);
         let synced = cx.disk.run(Op::Sync { file, data_only: true }).await;
+        drop(user);
         if let Err(error) = synced {
             let fault = Fault::new("flushing a segment", &error);
             super::prepare::fence(cx, id, fault);
@@ -267,7 +270,10 @@ pub(crate) async fn close_log(cx: &Context, id: LogId) -> Result<(), ControlErro
     checkpoint_log(cx, id).await?;
     until(cx, id, |state| {
         state.log(id).is_none_or(|log| {
-            log.tail.len() == 1 && log.writes_in_flight == 0 && !log.tail[0].preparing
+            log.tail.len() == 1
+                && log.writes_in_flight == 0
+                && log.readers == 0
+                && !log.tail[0].preparing
         })
     })
     .await?;
@@ -384,9 +390,7 @@ pub(crate) async fn mark_clean(cx: Context) -> Result<(), ControlError> {
     let io = |error: std::io::Error| {
         ControlError::Disk(Fault::new("marking the clean shutdown", &error))
     };
-    if !super::points::write(&cx).await {
-        return Err(io(std::io::Error::from_raw_os_error(libc::EIO)));
-    }
+    super::points::persist(&cx).await.map_err(ControlError::Disk)?;
     let dir = cx.state.borrow().dir.clone();
     let path = dir.join(names::CLEAN);
     write_small(&cx.disk, &cx.arena(), path, b"clean\n").await.map_err(io)?;

@@ -8,6 +8,7 @@ use crate::types::{FlushPolicy, Offset, Pos};
 
 use super::Context;
 use super::prepare::fence;
+use super::read::Reader;
 use super::state::{Errand, State};
 
 /// Waits until `done` says so; `Err` if the log is fenced or gone before.
@@ -109,7 +110,10 @@ async fn flush_segment(
         (file, segment.flushable())
     };
     cx.state.borrow_mut().stats.flushes += 1;
-    if let Err(error) = cx.disk.run(Op::Sync { file, data_only: true }).await {
+    let user = Reader::new(cx, id);
+    let synced = cx.disk.run(Op::Sync { file, data_only: true }).await;
+    drop(user);
+    if let Err(error) = synced {
         let fault = Fault::new("flushing a segment", &error);
         fence(cx, id, fault);
         return Err(ControlError::Disk(fault));

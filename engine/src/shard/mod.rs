@@ -111,6 +111,12 @@ impl<R: Ring, C: Clock> Shard<R, C> {
         drop(self.executor.spawn(procedure));
     }
 
+    /// The ring, for what a test wants to know of it.
+    #[cfg(test)]
+    pub(crate) fn ring(&self) -> &R {
+        &self.ring
+    }
+
     /// One turn. Sleeps at most as `wait` allows if there is nothing to do.
     pub(crate) fn turn(&mut self, wait: Wait) -> io::Result<()> {
         {

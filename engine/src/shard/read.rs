@@ -357,14 +357,14 @@ fn from_memory(
     true
 }
 
-/// Counts a read of files under way, so that they stay open.
-struct Reader {
+/// Counts a use of a log's files under way, so that they stay open.
+pub(crate) struct Reader {
     cx: Context,
     id: LogId,
 }
 
 impl Reader {
-    fn new(cx: &Context, id: LogId) -> Self {
+    pub(crate) fn new(cx: &Context, id: LogId) -> Self {
         if let Some(log) = cx.state.borrow_mut().log(id) {
             log.readers += 1;
         }
@@ -374,9 +374,12 @@ impl Reader {
 
 impl Drop for Reader {
     fn drop(&mut self) {
-        if let Some(log) = self.cx.state.borrow_mut().log(self.id) {
+        let mut state = self.cx.state.borrow_mut();
+        if let Some(log) = state.log(self.id) {
             log.readers -= 1;
         }
+        // A truncation waits for the last one.
+        state.progress.notify();
     }
 }
 

@@ -716,7 +716,8 @@ impl State {
         self.journal.landed(sequence, |reference| {
             let Some(log) = logs[reference.log.0 as usize].as_deref_mut() else { return };
             let Some(segment) = log.segment(reference.segment) else { return };
-            if reference.claims {
+            // An empty one was voided by a truncation while the group was in flight.
+            if reference.claims && reference.start < reference.end {
                 segment.durable.finish(reference.start, reference.end);
             }
             log.settle(|ended| tell(inbox, ended));

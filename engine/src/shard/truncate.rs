@@ -144,20 +144,13 @@ async fn find(
 
 /// The recovery point comes down before anything is cut: recovery must not look behind the new end.
 async fn lower_point(cx: &Context, id: LogId, offset: Offset) -> Result<(), ControlError> {
-    let name = {
+    {
         let mut state = cx.state.borrow_mut();
         let Some(log) = state.log(id) else { return Err(ControlError::Closed) };
         log.recovery_point = log.recovery_point.min(offset);
         cx.points.set(log.identity.name.clone(), log.recovery_point);
-        log.identity.name.clone()
-    };
-    while cx.points.is_unwritten(&name) {
-        if !points::write(cx).await {
-            let now = cx.state.borrow().time.ns;
-            cx.tasks.sleep_until(now + crate::limits::POINTS_RETRY_NS).await;
-        }
     }
-    Ok(())
+    points::persist(cx).await.map_err(ControlError::Disk)
 }
 
 /// Puts a segment that ends at the cut in the tail's place. Returns the bases of those that come after it.
@@ -196,8 +189,11 @@ async fn replace(
         let later: Vec<Offset> = bases.filter(|later| *later > base).collect();
         log.sealed.retain(|sealed| sealed.base < base);
         log.tail.clear();
+        log.cuts += 1;
         log.tail.push_back(segment);
         log.cut(offset, |ended| tell(&inbox, ended));
+        // What stays is flushed, what goes is void: no group is needed for either.
+        state.journal.void(id);
         state.files_open = state.files_open + 1 - open;
         (later, closing)
     };
