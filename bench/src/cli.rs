@@ -5,6 +5,8 @@ use std::path::PathBuf;
 
 use clap::{Args, Parser, Subcommand};
 
+use crate::plan::{self, Row};
+
 /// Shortest and longest run of `quick`.
 const SECONDS: RangeInclusive<u64> = 5..=3600;
 
@@ -80,6 +82,9 @@ pub struct Quick {
     /// No progress
     #[arg(long, short)]
     pub quiet: bool,
+    /// Only these rows, such as append_group_one_record_c256,floor_one_record_c256
+    #[arg(long, value_name = "NAME,NAME", value_delimiter = ',', value_parser = row)]
+    pub rows: Vec<&'static Row>,
 }
 
 /// Flags of `verify`.
@@ -129,6 +134,13 @@ fn seconds(text: &str) -> Result<u64, String> {
         return Ok(seconds);
     }
     Err(format!("from {} to {} seconds", SECONDS.start(), SECONDS.end()))
+}
+
+fn row(name: &str) -> Result<&'static Row, String> {
+    plan::row(name).ok_or_else(|| {
+        let names = plan::ROWS.iter().map(|row| row.name).collect::<Vec<_>>();
+        format!("no such row; there are {}", names.join(", "))
+    })
 }
 
 #[cfg(test)]

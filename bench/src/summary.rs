@@ -4,7 +4,7 @@ use crate::histogram::Latencies;
 use crate::json::{Entry, Latency};
 use crate::outcome::{Kind, Outcome};
 use crate::plan::{Beside, RAW_FLUSH, Row};
-use crate::sample::Sample;
+use crate::sample::{Cost, Sample};
 use crate::stats::{median, median_ratio, spread};
 
 /// One arm and its slices, in the order they ran.
@@ -32,6 +32,13 @@ impl Measured {
         let mut all = Latencies::new();
         self.slices.iter().for_each(|slice| all.merge(&slice.latencies));
         all
+    }
+}
+
+impl Measured {
+    /// What the engine did in all slices together.
+    pub fn cost(&self) -> Option<Cost> {
+        self.slices.iter().filter_map(|slice| slice.cost).reduce(Cost::plus)
     }
 }
 
@@ -63,7 +70,7 @@ fn outcome(arm: &Measured, arms: &[Measured]) -> Outcome {
     };
     let floor = row.floor.and_then(|name| find(arms, name));
     let one_at_a_time = find(arms, RAW_FLUSH).filter(|_| row.kind() != Kind::Device);
-    let entry = Entry {
+    let mut entry = Entry {
         name: row.name,
         policy: row.policy,
         write_mode: Some(if arm.direct { "direct" } else { "page_cache" }),
@@ -83,7 +90,20 @@ fn outcome(arm: &Measured, arms: &[Measured]) -> Outcome {
         raw_flush_us: one_at_a_time.map(|arm| Latency::of(&arm.latencies()).p50),
         ..Entry::default()
     };
+    if let Some(cost) = arm.cost() {
+        add_cost(&mut entry, &cost);
+    }
     Outcome { kind: row.kind(), entry, curve: latencies.curve(), plotted: row.plotted }
+}
+
+fn add_cost(entry: &mut Entry, cost: &Cost) {
+    let ratio = |a: u64, b: u64| (b > 0).then(|| a as f64 / b as f64);
+    entry.write_amplification = ratio(cost.device_bytes, cost.batch_bytes);
+    entry.groups = Some(cost.groups);
+    entry.records_per_flush = ratio(cost.records, cost.durable_writes);
+    entry.bytes_per_flush = ratio(cost.batch_bytes, cost.durable_writes);
+    entry.checkpoint_lag_bytes = Some(cost.lag_bytes);
+    entry.prepared_bytes = Some(cost.prepared_bytes);
 }
 
 #[cfg(test)]
