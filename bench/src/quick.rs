@@ -47,7 +47,10 @@ pub fn run(flags: &cli::Quick) -> Result<Verdict> {
     let left = budget.mul_f64(1.0 - OVERHEAD).saturating_sub(prepared);
     let arms = measure(&mut rig, left, &mut progress)?;
     let mut notes = rig.notes();
+    progress.stage("closing");
     rig.close()?;
+    progress.stage("removing files");
+    drop(dir);
     drop(progress);
     notes.extend(env.warnings.iter().cloned());
     let rows = summary::outcomes(&arms);
