@@ -5,6 +5,7 @@ use std::path::PathBuf;
 
 use clap::{Args, Parser, Subcommand};
 
+use crate::crash;
 use crate::plan::{self, Row};
 
 /// Shortest and longest run of `quick`.
@@ -58,6 +59,22 @@ pub enum Command {
     /// The floor alone, for work on the harness itself
     #[command(hide = true)]
     Floor(Floor),
+    /// Appends until it is killed
+    #[command(hide = true, name = crash::LOAD)]
+    CrashLoad(Crash),
+    /// Reads back what a kill left
+    #[command(hide = true, name = crash::CHECK)]
+    CrashCheck(Crash),
+}
+
+/// Flags of the processes behind the crash test.
+#[derive(Args, Clone, Debug)]
+pub struct Crash {
+    /// A data directory
+    pub dir: PathBuf,
+    /// As in `quick`
+    #[arg(long)]
+    pub payload: Option<PathBuf>,
 }
 
 /// Flags of `quick`.

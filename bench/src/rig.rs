@@ -1,6 +1,6 @@
 //! All arms that were asked for, ready to run: the device, the floor, and the engines.
 
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result};
 use ringmain::LogHandle;
@@ -29,8 +29,16 @@ const DIRECT_BYTES: u64 = 256 << 10;
 /// A quarter of the most writes in flight of any raw row: a ring takes four times its queue.
 const RING_ENTRIES: u32 = 256;
 
-/// Space readied before each slice of a row with one partition.
-const SLICE_BYTES: u64 = 512 << 20;
+/// Bounds of the space readied before a slice of a row with one partition. A segment holds the upper one.
+const SLICE_BYTES_MIN: u64 = 16 << 20;
+const SLICE_BYTES_MAX: u64 = 960 << 20;
+
+/// Bytes a second that space is readied for, for large batches and for small ones.
+const LARGE_BYTES_PER_S: f64 = 600e6;
+const SMALL_BYTES_PER_S: f64 = 300e6;
+
+/// A batch is large from this size on.
+const LARGE_BYTES: u64 = 64 << 10;
 
 /// A slice's warm-up, as a share of it.
 const WARM_UP: f64 = 0.2;
@@ -44,20 +52,24 @@ const fn partition_bytes(partitions: u64) -> u64 {
     if partitions > 1000 { 128 << 10 } else { 1536 << 10 }
 }
 
-/// Bytes that a slice of the row may append, so that no space is readied while the clock runs.
-fn slice_bytes(row: &Row) -> u64 {
-    match row.partitions {
-        1 => SLICE_BYTES,
-        many => many * partition_bytes(many) / 2 / SHARERS / SLICES as u64,
+/// Bytes that a slice of the row, planned to take `each`, may append, so that no space is readied while the
+/// clock runs.
+fn slice_bytes(row: &Row, each: Duration) -> u64 {
+    if row.partitions > 1 {
+        let many = row.partitions;
+        return many * partition_bytes(many) / 2 / SHARERS / SLICES as u64;
     }
+    let rate = if row.batch_bytes < LARGE_BYTES { SMALL_BYTES_PER_S } else { LARGE_BYTES_PER_S };
+    let bytes = (rate * each.as_secs_f64()) as u64;
+    bytes.clamp(SLICE_BYTES_MIN, SLICE_BYTES_MAX).next_multiple_of(1 << 20)
 }
 
 /// Bytes on disk that these rows take.
-pub fn bytes_needed(rows: &[&Row]) -> u64 {
+pub fn bytes_needed(rows: &[&Row], each: Duration) -> u64 {
     let mut bytes = DEVICE_BYTES + floor::FILE_BYTES;
     for row in rows.iter().filter(|row| row.arm == Arm::Engine) {
         bytes += match row.partitions {
-            1 => SLICE_BYTES * SLICES as u64,
+            1 => slice_bytes(row, each) * SLICES as u64,
             many => many * partition_bytes(many),
         };
     }
@@ -75,6 +87,8 @@ struct Place {
 /// The arms.
 pub struct Rig<'a> {
     rows: Vec<&'static Row>,
+    /// How long a slice was planned to take.
+    each: Duration,
     device: Device<AnyRing>,
     direct: bool,
     floor: Option<Floor>,
@@ -96,9 +110,9 @@ impl<'a> Rig<'a> {
     /// If something can't be made, or the user stops the run.
     pub fn new(
         rows: Vec<&'static Row>,
+        each: Duration,
         dir: &mut WorkDir,
-        arena: &Arena,
-        payload: &'a Payload,
+        (arena, payload): (&Arena, &'a Payload),
     ) -> Result<Self> {
         let clients = rows.iter().map(|row| row.in_flight as u32).max().unwrap_or(1);
         let floor = rows.iter().any(|row| row.arm == Arm::Floor);
@@ -118,7 +132,7 @@ impl<'a> Rig<'a> {
         let direct = plots.iter().all(|plot| plot.direct);
         let fallback = fallback.map(|reason| reason.to_string());
         let board = Board::leaked(clients);
-        Ok(Self { rows, device, direct, floor, places, fallback, payload, board })
+        Ok(Self { rows, each, device, direct, floor, places, fallback, payload, board })
     }
 
     /// The rows, in the order of the table.
@@ -131,7 +145,7 @@ impl<'a> Rig<'a> {
         let direct = match row.arm {
             Arm::Floor => self.floor.as_ref().is_some_and(Floor::is_direct),
             Arm::Engine => self.place(row).is_some_and(|place| place.site.is_direct()),
-            Arm::Device(_) | Arm::Direct(_) | Arm::Recover => self.direct,
+            Arm::Device(_) | Arm::Direct(_) | Arm::Recover | Arm::RawRead => self.direct,
         };
         Measured { row, direct, slices: Vec::new() }
     }
@@ -154,7 +168,7 @@ impl<'a> Rig<'a> {
             }
             Arm::Floor => self.floor(row, time),
             Arm::Engine => self.engine(row, time),
-            Arm::Recover => unreachable!("not a row of slices"),
+            Arm::Recover | Arm::RawRead => unreachable!("not a row of slices"),
         }
     }
 
@@ -171,17 +185,21 @@ impl<'a> Rig<'a> {
     }
 
     fn engine(&self, row: &Row, time: Duration) -> Result<Sample> {
+        let begin = Instant::now();
         let place = self.place(row).context("the engine is not open")?;
         let logs = place.logs.iter().find(|(name, _)| *name == topic(row));
         let (_, logs) = logs.context("the partitions were not made")?;
+        let bytes_max = slice_bytes(row, self.each);
         if row.partitions == 1 {
-            site::fresh_segment(logs, SLICE_BYTES)?;
+            site::fresh_segment(logs, bytes_max)?;
         }
+        // Readying space is part of the slice, but not of what is measured.
+        let time = time.saturating_sub(begin.elapsed()).max(time / 3);
         let _pinned = Pinned::to(CLIENTS);
         let clients = row.in_flight as u32;
         let mut target = Appends::new(logs, clients, row.batch_bytes as usize, self.payload);
         let before = place.site.stats();
-        let sample = drive(&mut target, &load(row, time, slice_bytes(row)), self.board)?;
+        let sample = drive(&mut target, &load(row, time, bytes_max), self.board)?;
         let cost = Cost::between(&before, &place.site.stats());
         Ok(Sample { cost: Some(cost), ..sample })
     }

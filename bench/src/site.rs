@@ -9,7 +9,7 @@ use std::thread::{self, Thread};
 
 use anyhow::{Context as _, Result, anyhow};
 use ringmain::types::{FlushPolicy, WriteMode};
-use ringmain::{Config, Engine, LogHandle, ShardStats};
+use ringmain::{Config, Engine, LogHandle, RecoveryReport, ShardStats};
 
 use crate::interrupt;
 
@@ -18,7 +18,8 @@ const PREPARATIONS_IN_FLIGHT: usize = 64;
 
 /// A running engine of one shard: the other core is the clients'.
 pub struct Site {
-    engine: Engine,
+    /// Taken when it is closed.
+    engine: Option<Engine>,
     journal_bytes: u64,
 }
 
@@ -31,7 +32,11 @@ impl Site {
         let config = config(dir);
         let journal_bytes = config.journal_bytes;
         let engine = Engine::open(config).context("cannot open the engine")?;
-        Ok(Self { engine, journal_bytes })
+        Ok(Self { engine: Some(engine), journal_bytes })
+    }
+
+    fn engine(&self) -> &Engine {
+        self.engine.as_ref().expect("closing it takes the site")
     }
 
     /// `count` partitions of `topic`, with `bytes` of each made ready.
@@ -40,14 +45,14 @@ impl Site {
     /// If they can't be made, or the user stops the run.
     pub fn logs(&self, topic: &str, count: u64, bytes: u64) -> Result<Vec<LogHandle>> {
         let names: Vec<_> = (0..count as u32).map(|nth| (topic.to_owned(), nth)).collect();
-        let logs = self.engine.logs(&names).context("cannot make partitions")?;
+        let logs = self.engine().logs(&names).context("cannot make partitions")?;
         prepare(&logs, bytes)?;
         Ok(logs)
     }
 
     /// What its shard has counted so far.
     pub fn stats(&self) -> ShardStats {
-        self.engine.stats().first().copied().unwrap_or_default()
+        self.engine().stats().first().copied().unwrap_or_default()
     }
 
     /// Size of its journal.
@@ -57,20 +62,34 @@ impl Site {
 
     /// Whether it writes past the page cache.
     pub fn is_direct(&self) -> bool {
-        self.engine.facts().write_mode == WriteMode::Direct
+        self.engine().facts().write_mode == WriteMode::Direct
+    }
+
+    /// What opening found and did.
+    pub fn recovery(&self) -> &RecoveryReport {
+        self.engine().recovery()
     }
 
     /// Why it does not use io_uring, if it does not.
     pub fn fallback(&self) -> Option<&str> {
-        self.engine.facts().fallback.as_deref()
+        self.engine().facts().fallback.as_deref()
     }
 
     /// Closes it.
     ///
     /// # Errors
     /// If something could not be flushed.
-    pub fn close(self) -> Result<()> {
-        self.engine.close().context("cannot close the engine")
+    pub fn close(mut self) -> Result<()> {
+        let engine = self.engine.take().expect("closed once");
+        engine.close().context("cannot close the engine")
+    }
+}
+
+impl Drop for Site {
+    fn drop(&mut self) {
+        // The run ends early and its data goes: closing ten thousand partitions cleanly would keep the user
+        // waiting for nothing. The shard's thread ends with the process.
+        std::mem::forget(self.engine.take());
     }
 }
 

@@ -1,9 +1,13 @@
 //! Slices of all arms become rows.
 
+use std::time::Duration;
+
+use crate::crash::Found;
 use crate::histogram::Latencies;
 use crate::json::{Entry, Latency};
 use crate::outcome::{Kind, Outcome};
-use crate::plan::{Beside, RAW_FLUSH, Row};
+use crate::plan::{Beside, RAW_FLUSH, RAW_READ, RECOVER, Row, row};
+use crate::rawread;
 use crate::sample::{Cost, Sample};
 use crate::stats::{median, median_ratio, spread};
 
@@ -45,6 +49,19 @@ impl Measured {
 /// The arm of that name.
 pub fn find<'a>(arms: &'a [Measured], name: &str) -> Option<&'a Measured> {
     arms.iter().find(|arm| arm.row.name == name)
+}
+
+/// The arms of a reopening: the raw reads, then the engine's.
+pub fn recovered(found: &Found) -> Vec<Measured> {
+    let arm = |name, ns: u64, records: u64| {
+        let mut sample = Sample::empty(Duration::from_nanos(ns));
+        sample.latencies.record(ns);
+        (sample.records, sample.bytes) = (records, found.read_bytes);
+        let row = row(name).expect("a row of the plan");
+        Measured { row, direct: found.direct, slices: vec![sample] }
+    };
+    let reads = found.read_bytes.div_ceil(rawread::READ_BYTES as u64);
+    vec![arm(RAW_READ, found.raw_ns, reads), arm(RECOVER, found.open_ns, found.records)]
 }
 
 /// The durable split of one mebibyte in flight with the highest median rate.
@@ -111,7 +128,6 @@ mod tests {
     use std::time::Duration;
 
     use super::*;
-    use crate::plan::row;
 
     fn measured(name: &str, mib: [u64; 3]) -> Measured {
         let slice = |mib: u64| {
