@@ -305,6 +305,7 @@ impl<D: Disk> Recovery<'_, D> {
                 }
             }
             read_bytes += scanner.read_bytes();
+            scanner.finish().await;
             // An index is no evidence: if nothing begins where it points, walk from the segment's beginning.
             if from > 0 && first && end < length {
                 continue;
