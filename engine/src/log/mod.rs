@@ -378,7 +378,8 @@ impl Log {
         };
         let segment = &self.tail[at];
         match waiting.need {
-            Need::Written => segment.written.done() >= waiting.end,
+            // Durable by the journal is more: after a switch to `group` its bytes may be written much later.
+            Need::Written => segment.written.done().max(segment.durable.done()) >= waiting.end,
             Need::Durable => {
                 segment.entry_durable
                     && segment.durable.done() >= waiting.end
