@@ -157,7 +157,7 @@ pub(crate) struct Log {
     pub(crate) unflushed: Unflushed,
     /// Up to where recovery need not look, as last persisted.
     pub(crate) recovery_point: Offset,
-    /// Whether a procedure brings it forward.
+    /// Whether a procedure brings it forward, or writes other small files of the partition: one at a time.
     pub(crate) pointing: bool,
     /// Bytes appended since the recovery point was persisted.
     pub(crate) since_recovery_point: u64,

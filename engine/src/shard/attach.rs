@@ -120,7 +120,7 @@ pub(crate) async fn set_policy(
     let relaxed = policy != FlushPolicy::Group;
     let was_relaxed = was != FlushPolicy::Group;
     if relaxed && !was_relaxed {
-        write_relaxed(cx, &dir, incarnation, true).await?;
+        write_relaxed(cx, id, &dir, incarnation, true).await?;
     }
     if let Some(log) = cx.state.borrow_mut().log(id) {
         log.policy = policy;
@@ -128,19 +128,44 @@ pub(crate) async fn set_policy(
     }
     if !relaxed && was_relaxed {
         flush(cx, id).await?;
-        write_relaxed(cx, &dir, incarnation, false).await?;
+        write_relaxed(cx, id, &dir, incarnation, false).await?;
     }
     cx.state.borrow_mut().look_at(id);
     Ok(())
 }
 
+/// The right to write a partition's small files, each of which is replaced by way of one temporary name.
+pub(crate) struct Filing<'a>(&'a Context, LogId);
+
+impl<'a> Filing<'a> {
+    pub(crate) async fn begin(cx: &'a Context, id: LogId) -> Result<Self, ControlError> {
+        until(cx, id, |state| {
+            state.log(id).is_some_and(|log| !std::mem::replace(&mut log.pointing, true))
+        })
+        .await?;
+        Ok(Self(cx, id))
+    }
+}
+
+impl Drop for Filing<'_> {
+    fn drop(&mut self) {
+        let mut state = self.0.state.borrow_mut();
+        if let Some(log) = state.log(self.1) {
+            log.pointing = false;
+        }
+        state.progress.notify();
+    }
+}
+
 async fn write_relaxed(
     cx: &Context,
+    id: LogId,
     dir: &Path,
     incarnation: Incarnation,
     relaxed: bool,
 ) -> Result<(), ControlError> {
     let meta = PartitionMeta { incarnation, relaxed };
+    let _filing = Filing::begin(cx, id).await?;
     let written = write_partition_meta(&cx.disk, &cx.arena(), dir, meta).await;
     written.map_err(|error| match error {
         OpenError::Io { source, operation, .. } => {
@@ -214,6 +239,7 @@ async fn bring_to_file(cx: &Context, id: LogId, goal: (Offset, Pos)) -> Result<(
 }
 
 async fn write_epochs(cx: &Context, id: LogId) -> Result<(), ControlError> {
+    let _filing = Filing::begin(cx, id).await?;
     let (path, text) = {
         let mut state = cx.state.borrow_mut();
         let Some(log) = state.log(id) else { return Err(ControlError::Closed) };
@@ -239,6 +265,7 @@ pub(crate) async fn close_log(cx: &Context, id: LogId) -> Result<(), ControlErro
             log.tail.len() == 1
                 && log.writes_in_flight == 0
                 && log.readers == 0
+                && !log.pointing
                 && !log.tail[0].preparing
         })
     })

@@ -15,6 +15,7 @@ use crate::recovery::scan::{BatchScanner, FileReader, Scanned};
 use crate::types::{Offset, Pos};
 
 use super::Context;
+use super::attach::Filing;
 use super::flush::until;
 use super::prepare::fence;
 use crate::files::{open, sync_directory, write_small};
@@ -50,6 +51,9 @@ async fn try_seal(cx: &Context, id: LogId, base: Offset) -> Result<(), ControlEr
     let io = |operation: &'static str| {
         move |error: std::io::Error| ControlError::Disk(Fault::new(operation, &error))
     };
+    // Space that is still being prepared would make the file longer again.
+    until(cx, id, |state| state.segment(id, base).is_none_or(|s| !s.preparing)).await?;
+    let _filing = Filing::begin(cx, id).await?;
     let cut = Op::Truncate { file, len: end.get() };
     cx.disk.run(cut).await.map_err(io("cutting a segment to its data"))?;
     cx.disk.run(Op::Sync { file, data_only: false }).await.map_err(io("flushing a segment"))?;
