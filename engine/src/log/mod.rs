@@ -161,7 +161,7 @@ pub(crate) struct Log {
     pub(crate) unflushed: Unflushed,
     /// Up to where recovery need not look, as last persisted.
     pub(crate) recovery_point: Offset,
-    /// Whether a procedure brings it forward.
+    /// Whether a procedure brings it forward, or writes other small files of the partition: one at a time.
     pub(crate) pointing: bool,
     /// Bytes appended since the recovery point was persisted.
     pub(crate) since_recovery_point: u64,
@@ -380,7 +380,8 @@ impl Log {
         };
         let segment = &self.tail[at];
         match waiting.need {
-            Need::Written => segment.written.done() >= waiting.end,
+            // Durable by the journal is more: after a switch to `group` its bytes may be written much later.
+            Need::Written => segment.written.done().max(segment.durable.done()) >= waiting.end,
             Need::Durable => {
                 segment.entry_durable
                     && segment.durable.done() >= waiting.end

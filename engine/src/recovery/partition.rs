@@ -290,6 +290,7 @@ impl<D: Disk> Recovery<'_, D> {
                 end = pos + u64::from(bytes);
             }
             read_bytes += scanner.read_bytes();
+            scanner.finish().await;
             // An index is no evidence: if nothing begins where it points, walk from the segment's beginning.
             if from > 0 && end == from && end < length {
                 continue;

@@ -116,6 +116,7 @@ pub(crate) async fn advance(cx: Context, id: LogId) {
     if let Some(log) = state.log(id) {
         log.pointing = false;
     }
+    state.progress.notify();
 }
 
 async fn persist_indexes(

@@ -131,6 +131,7 @@ async fn find(
     while let Scanned::Batch(pos, header) = scanner.next().await? {
         let Some((first, last)) = header.offsets() else { break };
         if first >= offset {
+            scanner.finish().await;
             return Ok((first == offset).then_some((index, Pos::new(pos))));
         }
         let bytes = header.batch_bytes() as u32;
@@ -138,6 +139,7 @@ async fn find(
         index.push(Indexed { last, pos: Pos::new(pos), bytes, max_timestamp });
         end = pos + u64::from(bytes);
     }
+    scanner.finish().await;
     // The offset is where the next segment begins.
     Ok(Some((index, Pos::new(end))))
 }
