@@ -65,6 +65,9 @@ pub const PREPARE_BYTES_MIN: u64 = 64 * 1024;
 /// Space that is readied at once at most, in bytes.
 pub const PREPARE_BYTES_MAX: u64 = 64 * 1024 * 1024;
 
+/// Time whose bytes a new segment gets ready at first, in milliseconds.
+pub const PREPARE_AHEAD_MS: u64 = 250;
+
 /// Segments of a shard that are prepared at once.
 pub const PREPARERS_MAX: usize = 8;
 

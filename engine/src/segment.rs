@@ -13,7 +13,7 @@ use crate::format::batch_header::ATTRIBUTES_AT;
 use crate::format::crc::{combine, crc32c_append};
 use crate::frontier::Frontier;
 use crate::index::Index;
-use crate::limits::{COMBINE_FROM_BYTES, MARK_BYTES};
+use crate::limits::{COMBINE_FROM_BYTES, MARK_BYTES, PREPARE_BYTES_MIN};
 use crate::types::{Offset, Pos};
 use crate::window::Window;
 
@@ -51,6 +51,8 @@ pub(crate) struct Segment {
     crc: Option<u32>,
     /// Whether its file is cut to its data and has its indexes and seal.
     pub(crate) sealed: bool,
+    /// How much space is readied at first, by the rate of the segment before it.
+    pub(crate) first_bytes: u64,
     /// An embedder wants space ready up to here.
     pub(crate) prepare_goal: Pos,
     /// A flush wants the bytes before this in the journal, whatever the policy.
@@ -105,6 +107,7 @@ impl Segment {
             marks: VecDeque::new(),
             crc: (was.end == Pos::ZERO).then_some(0),
             sealed: false,
+            first_bytes: PREPARE_BYTES_MIN,
             prepare_goal: Pos::ZERO,
             journal_goal: Pos::ZERO,
             prepared: was.prepared,

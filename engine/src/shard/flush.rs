@@ -94,9 +94,7 @@ async fn flush_segment(
     end: Pos,
 ) -> Result<(), ControlError> {
     let durable = |state: &mut State| {
-        state
-            .segment(id, base)
-            .is_none_or(|s| s.durable.done() >= end && s.entry_durable)
+        state.segment(id, base).is_none_or(|s| s.durable.done() >= end && s.entry_durable)
     };
     loop {
         until(cx, id, |state| {

@@ -8,9 +8,10 @@ use crate::files::sync_directory;
 use crate::format::names;
 use crate::journal::LogId;
 use crate::limits::{
-    FULL_RETRY_NS, PREPARE_BYTES_MAX, PREPARE_BYTES_MIN, PREZERO_WRITES_IN_FLIGHT,
+    FULL_RETRY_NS, PREPARE_AHEAD_MS, PREPARE_BYTES_MAX, PREPARE_BYTES_MIN, PREZERO_WRITES_IN_FLIGHT,
 };
 use crate::log::Access;
+use crate::segment::Segment;
 use crate::types::{Offset, Pos, Prepare};
 
 use super::Context;
@@ -18,14 +19,22 @@ use super::idle::make_room;
 use super::state::tell;
 use crate::local::join_bounded;
 
-/// How much is readied next behind `prepared`: as much again as there is, within bounds.
-fn next_bytes(prepared: Pos) -> u64 {
-    prepared.get().clamp(PREPARE_BYTES_MIN, PREPARE_BYTES_MAX)
+/// How much is readied next: as much again as there is, within bounds.
+fn next_bytes(segment: &Segment) -> u64 {
+    segment.prepared.get().clamp(segment.first_bytes, PREPARE_BYTES_MAX)
 }
 
 /// How far ahead of the bytes space is kept ready.
-pub(crate) fn ahead_bytes(prepare: Prepare, prepared: Pos) -> u64 {
-    if prepare == Prepare::None { 0 } else { next_bytes(prepared) / 2 }
+pub(crate) fn ahead_bytes(prepare: Prepare, segment: &Segment) -> u64 {
+    if prepare == Prepare::None { 0 } else { next_bytes(segment) / 2 }
+}
+
+/// How much space the segment after one of `bytes`, filled in `ms`, gets at first: what flows in the time that
+/// readying takes, so that a busy partition does not begin small again with each roll.
+pub(crate) fn first_bytes(bytes: u64, ms: i64) -> u64 {
+    let per_ms = bytes / ms.max(1) as u64;
+    let wanted = (per_ms * PREPARE_AHEAD_MS).next_power_of_two();
+    wanted.clamp(PREPARE_BYTES_MIN, PREPARE_BYTES_MAX)
 }
 
 /// What is to be readied next.
@@ -99,7 +108,7 @@ fn next_job(cx: &Context, id: LogId, base: Offset) -> Job {
         return Job::Nothing;
     }
     let end = segment.end().ceil(shape.block);
-    let ahead = if segment.rolled { 0 } else { ahead_bytes(how, segment.prepared) };
+    let ahead = if segment.rolled { 0 } else { ahead_bytes(how, segment) };
     let limit = shape.segment_bytes.next_multiple_of(shape.block);
     let wanted = (end.get() + ahead).min(limit).max(end.get()).max(segment.prepare_goal.get());
     if how == Prepare::None {
@@ -110,7 +119,7 @@ fn next_job(cx: &Context, id: LogId, base: Offset) -> Job {
         return Job::Nothing;
     }
     let from = segment.prepared.floor(shape.block);
-    let to = (from.get() + next_bytes(from)).max(wanted).min(limit.max(end.get()));
+    let to = (from.get() + next_bytes(segment)).max(wanted).min(limit.max(end.get()));
     let to = to.min(from.get() + PREPARE_BYTES_MAX);
     Job::Extend { file, from, to: Pos::new(to).ceil(shape.block) }
 }

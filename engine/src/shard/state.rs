@@ -266,7 +266,10 @@ impl State {
         }
         if log.must_roll(&append, time.wall_ms) {
             let rolled = log.active().base();
+            let filled = log.active().end().get();
+            let since = log.active().first_ms.unwrap_or(time.wall_ms);
             log.roll();
+            log.active().first_bytes = super::prepare::first_bytes(filled, time.wall_ms - since);
             self.errands.push_back(Errand::Seal(id, rolled));
         }
         if let Err((_, append)) = log.append(&self.arena, append, time.wall_ms) {
@@ -372,7 +375,7 @@ impl State {
         let prepare = self.settings.prepare;
         let Some(log) = self.log(id) else { return };
         let wanting = log.tail.iter_mut().find(|segment| {
-            let ahead = super::prepare::ahead_bytes(prepare, segment.prepared);
+            let ahead = super::prepare::ahead_bytes(prepare, segment);
             let short = segment.end().get() + ahead > segment.prepared.get();
             !segment.preparing
                 && (segment.file.is_none() || short && !segment.rolled || {
