@@ -4,6 +4,7 @@
 //! A failing test prints its seed; `RINGMAIN_SEED=<seed>` runs the seeded tests with that one alone.
 
 mod crash;
+mod defect;
 mod oracle;
 mod workload;
 mod world;
