@@ -89,7 +89,8 @@ impl Segment {
     /// block must be appended to the window next, by [`Segment::load_tail`].
     pub(crate) fn reopen(base: Offset, block: u64, index: Index, was: Reopened) -> Self {
         let start = was.end.floor(block);
-        let padded = (start < was.end && !defects::is(Defect::ForgetPadding)).then_some(Padded { block: start, until: was.end });
+        let padded = (start < was.end && !defects::is(Defect::ForgetPadding))
+            .then_some(Padded { block: start, until: was.end });
         Self {
             base,
             block,

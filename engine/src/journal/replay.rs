@@ -107,7 +107,11 @@ fn last_that_counts(found: &BTreeMap<u64, Found<'_>>, newest: u64, oldest: u64) 
             || sequence == 1
             || found.get(&(sequence - 1)).is_some_and(names)
     };
-    if follows(newest) || defects::is(Defect::AcceptSuccessor) { newest } else { newest.saturating_sub(GROUPS_IN_FLIGHT_MAX as u64) }
+    if follows(newest) || defects::is(Defect::AcceptSuccessor) {
+        newest
+    } else {
+        newest.saturating_sub(GROUPS_IN_FLIGHT_MAX as u64)
+    }
 }
 
 fn damage(

@@ -384,14 +384,10 @@ impl Log {
             Need::Durable => {
                 (segment.entry_durable || defects::is(Defect::AckBeforeEntry))
                     && segment.durable.done() >= waiting.end
-                    && self
-                        .tail
-                        .iter()
-                        .take(at)
-                        .all(|s| {
-                            s.durable.done() == s.end()
-                                && (s.entry_durable || defects::is(Defect::AckBeforeEntry))
-                        })
+                    && self.tail.iter().take(at).all(|s| {
+                        s.durable.done() == s.end()
+                            && (s.entry_durable || defects::is(Defect::AckBeforeEntry))
+                    })
             }
         }
     }

@@ -70,7 +70,9 @@ pub(crate) async fn checkpoint(cx: Context, extent: Extent) -> bool {
         let stuck = write_back(&cx, items.clone()).await;
         carry(&cx, until, &stuck).await;
         carried.extend(stuck);
-        flush(&cx, &items).await;
+        if !defects::is(Defect::FreeBeforeFlush) {
+            flush(&cx, &items).await;
+        }
         if cx.state.borrow().journal.fault().is_some() {
             return false;
         }

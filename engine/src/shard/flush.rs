@@ -117,9 +117,7 @@ async fn flush_segment(
     end: Pos,
 ) -> Result<(), ControlError> {
     let durable = |state: &mut State| {
-        state
-            .segment(id, base)
-            .is_none_or(|s| s.durable.done() >= end && s.entry_durable)
+        state.segment(id, base).is_none_or(|s| s.durable.done() >= end && s.entry_durable)
     };
     loop {
         until(cx, id, |state| is_flush_due(state, id, (base, end))).await?;

@@ -5,6 +5,7 @@
 
 mod crash;
 mod defect;
+mod histories;
 mod oracle;
 mod workload;
 mod world;

@@ -208,9 +208,9 @@ impl<P: Place> World<P> {
             let name = recovered.identity.name.clone();
             let shard = world.shard_of(&name);
             let policy = setup.policy;
-            let call = world.nodes[shard].remote.call(move |cx| async move {
-                attach::attach(&cx, recovered, policy).await
-            });
+            let call = world.nodes[shard]
+                .remote
+                .call(move |cx| async move { attach::attach(&cx, recovered, policy).await });
             let id = world.run(call)?.expect("the shard is open").expect("attached");
             world.logs.push((name, shard, id));
         }
@@ -293,13 +293,43 @@ impl<P: Place> World<P> {
         let state = cx.state.borrow();
         let mut out = format!(
             "checkpointing {} memory {} journal {:?}\n",
-            state.checkpointing, state.arena.free_bytes(), state.journal
+            state.checkpointing,
+            state.arena.free_bytes(),
+            state.journal
         );
         out.truncate(1500);
         for log in state.logs.iter().flatten() {
-            out += &format!("\n{} {:?} {:?} {:?} readers {} flushing {} pointing {} gathering {} writes {} waiting {}", log.identity.name, log.watermarks(), log.policy, log.access, log.readers, log.flushing, log.pointing, log.gathering, log.writes_in_flight, log.waiting());
+            out += &format!(
+                "\n{} {:?} {:?} {:?} readers {} flushing {} pointing {} gathering {} writes {} waiting {}",
+                log.identity.name,
+                log.watermarks(),
+                log.policy,
+                log.access,
+                log.readers,
+                log.flushing,
+                log.pointing,
+                log.gathering,
+                log.writes_in_flight,
+                log.waiting()
+            );
             for s in &log.tail {
-                out += &format!("\n  {} end {} written {} durable {} flushed {} claimed {} issued {} prepared {} goal {} preparing {} rolled {} sealed {} entry {} may_pad {}", s.base(), s.end(), s.written.done(), s.durable.done(), s.flushed(), s.claimed(), s.write_issued(), s.prepared, s.journal_goal, s.preparing, s.rolled, s.sealed, s.entry_durable, s.may_pad());
+                out += &format!(
+                    "\n  {} end {} written {} durable {} flushed {} claimed {} issued {} prepared {} goal {} preparing {} rolled {} sealed {} entry {} may_pad {}",
+                    s.base(),
+                    s.end(),
+                    s.written.done(),
+                    s.durable.done(),
+                    s.flushed(),
+                    s.claimed(),
+                    s.write_issued(),
+                    s.prepared,
+                    s.journal_goal,
+                    s.preparing,
+                    s.rolled,
+                    s.sealed,
+                    s.entry_durable,
+                    s.may_pad()
+                );
             }
         }
         out
@@ -527,8 +557,7 @@ fn node<P: Place>(
         journal_file,
         inbox: inbox.clone(),
     };
-    let shard =
-        Shard::new(ring, place.clock(), executor, ShardDisk::default(), parts, points);
+    let shard = Shard::new(ring, place.clock(), executor, ShardDisk::default(), parts, points);
     Ok(Node { shard, remote: Remote::new(inbox) })
 }
 
