@@ -5,6 +5,7 @@ mod calibrate;
 pub mod clock;
 pub mod command;
 mod config;
+mod defects;
 mod engine;
 pub mod error;
 mod files;

@@ -9,6 +9,7 @@
 use std::collections::VecDeque;
 
 use crate::command::FileHandle;
+use crate::defects::{self, Defect};
 use crate::format::batch_header::ATTRIBUTES_AT;
 use crate::format::crc::{combine, crc32c_append};
 use crate::frontier::Frontier;
@@ -90,7 +91,8 @@ impl Segment {
     /// block must be appended to the window next, by [`Segment::load_tail`].
     pub(crate) fn reopen(base: Offset, block: u64, index: Index, was: Reopened) -> Self {
         let start = was.end.floor(block);
-        let padded = (start < was.end).then_some(Padded { block: start, until: was.end });
+        let padded = (start < was.end && !defects::is(Defect::ForgetPadding))
+            .then_some(Padded { block: start, until: was.end });
         Self {
             base,
             block,
@@ -263,7 +265,9 @@ impl Segment {
         assert!(start.plus(self.block) <= self.prepared, "space is prepared before it is written");
         if releases_image {
             assert_eq!(self.durable.done(), end, "the block rule: the journal holds its image");
-            self.padded = Some(Padded { block: start, until: end });
+            if !defects::is(Defect::ForgetPadding) {
+                self.padded = Some(Padded { block: start, until: end });
+            }
         } else {
             assert!(
                 self.padded.is_none_or(|padded| self.durable.done() > padded.until),
@@ -281,6 +285,9 @@ impl Segment {
             self.tail_write = false;
         }
         self.written.finish(start, end);
+        if !durable && defects::is(Defect::AckPlainWrites) {
+            self.durable.advance_to(self.written.done().floor(self.block));
+        }
         if durable {
             self.durable_writes -= 1;
             self.durable.finish(start, end);
@@ -290,6 +297,8 @@ impl Segment {
 
     /// What had been written when a flush began is on stable storage. `whole` as [`Segment::flushable`] said.
     pub(crate) fn finish_flush(&mut self, whole: Pos) {
+        let later = defects::is(Defect::CountLaterWrites);
+        let whole = if later { self.written.done().max(whole) } else { whole };
         self.flushed.advance_to(whole);
         self.durable.advance_to(whole);
         self.claimed = self.claimed.max(whole);

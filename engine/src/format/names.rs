@@ -30,6 +30,12 @@ pub const FOREIGN: &str = ".foreign";
 
 const JOURNAL: &str = "journal-";
 
+/// Whether a file is the journal of one block's image, which recovery makes.
+#[must_use]
+pub fn is_image(name: &std::ffi::OsStr) -> bool {
+    name.to_str().is_some_and(|name| name.starts_with("journal-image-"))
+}
+
 /// A segment's file.
 #[must_use]
 pub fn segment(base: Offset) -> String {

@@ -8,6 +8,7 @@ use std::collections::{BTreeMap, HashMap};
 
 use super::GROUPS_IN_FLIGHT_MAX;
 use super::group::{Entry, EntryKind, Group, remains_at_head, remains_at_tail};
+use crate::defects::{self, Defect};
 use crate::types::Incarnation;
 
 /// Whose acknowledged bytes a damaged group may have held.
@@ -54,6 +55,7 @@ pub(crate) fn replay(ring: &[u8], block: u64, epoch: u64) -> Replay<'_> {
     // What the newest group says of older ones was true when it was written, even if it was not acked.
     let oldest = newest_group.group.header.oldest_needed;
     let last = last_that_counts(&found, newest, oldest);
+    let last = last - u64::from(defects::is(Defect::LoseRingEnd));
     if last < oldest {
         // The newest does not count, and it says that nothing before its torn neighbour is needed.
         return Replay::default();
@@ -71,7 +73,8 @@ pub(crate) fn replay(ring: &[u8], block: u64, epoch: u64) -> Replay<'_> {
     for (&sequence, found) in counting() {
         let live = found.group.entries().filter(|(entry, _)| {
             entry.kind == EntryKind::Data
-                && ignored.get(&entry.incarnation).is_none_or(|&before| sequence >= before)
+                && (defects::is(Defect::SkipIgnoreRecords)
+                    || ignored.get(&entry.incarnation).is_none_or(|&before| sequence >= before))
         });
         out.overlay.extend(live);
     }
@@ -87,7 +90,7 @@ fn find_groups(ring: &[u8], block: u64, epoch: u64) -> BTreeMap<u64, Found<'_>> 
             continue;
         };
         let end = at + group.header.group_bytes(block) as usize;
-        if group.header.epoch == epoch {
+        if group.header.epoch == epoch || defects::is(Defect::ReplayStaleGroups) {
             found.insert(group.header.sequence, Found { at, end, group });
         }
         at = end;
@@ -104,7 +107,11 @@ fn last_that_counts(found: &BTreeMap<u64, Found<'_>>, newest: u64, oldest: u64) 
             || sequence == 1
             || found.get(&(sequence - 1)).is_some_and(names)
     };
-    if follows(newest) { newest } else { newest.saturating_sub(GROUPS_IN_FLIGHT_MAX as u64) }
+    if follows(newest) || defects::is(Defect::AcceptSuccessor) {
+        newest
+    } else {
+        newest.saturating_sub(GROUPS_IN_FLIGHT_MAX as u64)
+    }
 }
 
 fn damage(

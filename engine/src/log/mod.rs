@@ -12,6 +12,7 @@ use std::path::PathBuf;
 
 use crate::buffers::Arena;
 use crate::command::FileHandle;
+use crate::defects::{self, Defect};
 use crate::error::{AppendError, Fault};
 use crate::format::batch_header::{BatchHeader, set_base_offset, set_leader_epoch};
 use crate::index::{Index, Indexed};
@@ -383,13 +384,12 @@ impl Log {
             // Durable by the journal is more: after a switch to `group` its bytes may be written much later.
             Need::Written => segment.written.done().max(segment.durable.done()) >= waiting.end,
             Need::Durable => {
-                segment.entry_durable
+                (segment.entry_durable || defects::is(Defect::AckBeforeEntry))
                     && segment.durable.done() >= waiting.end
-                    && self
-                        .tail
-                        .iter()
-                        .take(at)
-                        .all(|s| s.durable.done() == s.end() && s.entry_durable)
+                    && self.tail.iter().take(at).all(|s| {
+                        s.durable.done() == s.end()
+                            && (s.entry_durable || defects::is(Defect::AckBeforeEntry))
+                    })
             }
         }
     }

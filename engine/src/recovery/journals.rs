@@ -59,6 +59,11 @@ pub(crate) async fn read<D: Disk>(
             }
         }
     }
+    // A block's image that is not whole was being written when the power went: its block was not touched yet.
+    let whole = |header: FileHeader| bytes.len() as u64 >= header.bytes;
+    if path.file_name().is_some_and(names::is_image) && !best.is_some_and(whole) {
+        return Ok(None);
+    }
     let mut complain = |reason: &str| {
         damage.push(JournalDamage { path: path.clone(), reason: reason.to_owned() });
     };

@@ -94,27 +94,32 @@ async fn reopen(cx: &Context, recovered: &Recovered) -> std::io::Result<Segment>
     let was = Reopened { end: active.end, prepared: active.prepared };
     let mut segment = Segment::reopen(base, block, index, was);
     segment.entry_durable = active.exists;
+    if active.end == crate::types::Pos::ZERO {
+        return Ok(segment);
+    }
+    let path = recovered.identity.dir.join(names::segment(base));
+    let mode = OpenMode { direct, ..OpenMode::default() };
+    let file = open(&cx.disk, &path, mode).await?;
     let start = active.end.floor(block);
     if start < active.end {
-        let path = recovered.identity.dir.join(names::segment(base));
-        let mode = OpenMode { direct, ..OpenMode::default() };
-        let file = open(&cx.disk, &path, mode).await?;
         let arena = cx.arena();
         let tail = read_at(&cx.disk, &arena, file, start.get(), block as usize).await?;
         let bytes = active.end.since(start) as usize;
         let no_memory = || std::io::Error::from_raw_os_error(libc::ENOMEM);
         segment.window.reserve(&arena, bytes).map_err(|_| no_memory())?;
         segment.window.append(&tail[..bytes]);
-        let closing = {
-            let mut state = cx.state.borrow_mut();
-            let room = state.files_open < state.settings.files_max;
-            state.files_open += usize::from(room);
-            segment.file = room.then_some(file);
-            !room
-        };
-        if closing {
-            cx.disk.run(Op::Close { file }).await?;
-        }
+    }
+    let room = {
+        let mut state = cx.state.borrow_mut();
+        let room = state.files_open < state.settings.files_max;
+        state.files_open += usize::from(room);
+        room
+    };
+    if room {
+        segment.file = Some(file);
+    } else {
+        // Opened again when it is needed.
+        cx.disk.run(Op::Close { file }).await?;
     }
     Ok(segment)
 }
@@ -166,6 +171,10 @@ pub(crate) async fn set_policy(
     if let Some(log) = cx.state.borrow_mut().log(id) {
         log.policy = policy;
         log.unflushed = crate::log::Unflushed::default();
+    }
+    if relaxed && !was_relaxed {
+        // Appends taken under `group` wait for stable storage, which nothing brings about by itself now.
+        flush(cx, id).await?;
     }
     if !relaxed && was_relaxed {
         flush(cx, id).await?;

@@ -6,6 +6,7 @@
 use std::collections::{BTreeMap, VecDeque};
 
 use crate::command::{Disk, FileHandle, Op};
+use crate::defects::{self, Defect};
 use crate::error::Fault;
 use crate::journal::{LogId, Reference};
 use crate::limits::{CHECKPOINT_AGE_NS, CHECKPOINT_SYNCS_IN_FLIGHT, CHECKPOINT_WRITES_IN_FLIGHT};
@@ -69,7 +70,9 @@ pub(crate) async fn checkpoint(cx: Context, extent: Extent) -> bool {
         let stuck = write_back(&cx, items.clone()).await;
         carry(&cx, until, &stuck).await;
         carried.extend(stuck);
-        flush(&cx, &items).await;
+        if !defects::is(Defect::FreeBeforeFlush) {
+            flush(&cx, &items).await;
+        }
         if cx.state.borrow().journal.fault().is_some() {
             return false;
         }
@@ -79,6 +82,7 @@ pub(crate) async fn checkpoint(cx: Context, extent: Extent) -> bool {
     let logs = &mut state.logs;
     let freed = state.journal.release(|reference| {
         is_flushed(logs[reference.log.0 as usize].as_deref(), reference)
+            || defects::is(Defect::FreeBeforeFlush)
             || carried.contains(&reference.log)
     });
     state.stats.checkpoints += 1;

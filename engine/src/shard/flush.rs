@@ -1,10 +1,9 @@
 //! Flushes a log to stable storage on demand or by its `interval`, and changes its policy.
 
-use crate::command::{Disk, Op};
+use crate::command::{Disk, FileHandle, Op};
 use crate::error::{ControlError, Fault};
 use crate::journal::LogId;
 use crate::log::{Access, Unflushed};
-use crate::segment::Segment;
 use crate::types::{FlushPolicy, Offset, Pos};
 
 use super::Context;
@@ -87,6 +86,30 @@ async fn flush_segments(cx: &Context, id: LogId, target: Offset) -> Result<(), C
     Ok(())
 }
 
+/// Whether all that the flush has to cover is written: up to `end`, or, once the policy is `group`, what was begun
+/// before.
+fn is_flush_due(state: &mut State, id: LogId, (base, end): (Offset, Pos)) -> bool {
+    let Some(log) = state.log(id) else { return true };
+    let group = log.policy == FlushPolicy::Group;
+    log.segment(base).is_none_or(|segment| {
+        segment.written.done() >= end
+            || !segment.needs_flush() && (group || segment.durable.done() >= end)
+            || group && segment.written.unfinished() == 0
+    })
+}
+
+async fn sync(cx: &Context, id: LogId, file: FileHandle) -> Result<(), ControlError> {
+    cx.state.borrow_mut().stats.flushes += 1;
+    let user = Reader::new(cx, id);
+    let synced = cx.disk.run(Op::Sync { file, data_only: true }).await;
+    drop(user);
+    synced.map(drop).map_err(|error| {
+        let fault = Fault::new("flushing a segment", &error);
+        fence(cx, id, fault);
+        ControlError::Disk(fault)
+    })
+}
+
 async fn flush_segment(
     cx: &Context,
     id: LogId,
@@ -97,35 +120,26 @@ async fn flush_segment(
         state.segment(id, base).is_none_or(|s| s.durable.done() >= end && s.entry_durable)
     };
     loop {
-        until(cx, id, |state| {
-            let written = |s: &mut Segment| {
-                s.written.done() >= end || (!s.needs_flush() && s.durable.done() >= end)
-            };
-            state.segment(id, base).is_none_or(written)
-        })
-        .await?;
+        until(cx, id, |state| is_flush_due(state, id, (base, end))).await?;
         let (file, reached) = {
             let mut state = cx.state.borrow_mut();
             if durable(&mut state) {
                 return Ok(());
             }
             let Some(segment) = state.segment(id, base) else { return Ok(()) };
-            let Some(file) = segment.file else { return Ok(()) };
+            // Nothing is written past what is claimed: the journal and durable writes do the rest.
+            let file = segment.file.filter(|_| segment.written.done() > segment.claimed());
             (file, segment.flushable())
         };
-        cx.state.borrow_mut().stats.flushes += 1;
-        let user = Reader::new(cx, id);
-        let synced = cx.disk.run(Op::Sync { file, data_only: true }).await;
-        drop(user);
-        if let Err(error) = synced {
-            let fault = Fault::new("flushing a segment", &error);
-            fence(cx, id, fault);
-            return Err(ControlError::Disk(fault));
+        if let Some(file) = file {
+            sync(cx, id, file).await?;
         }
         {
             let mut state = cx.state.borrow_mut();
             let Some(segment) = state.segment(id, base) else { return Ok(()) };
-            segment.finish_flush(reached);
+            if file.is_some() {
+                segment.finish_flush(reached);
+            }
             if segment.durable.done() < end {
                 // The tail may be rewritten: it counts by its image in the journal.
                 segment.journal_goal = segment.journal_goal.max(end);

@@ -4,6 +4,8 @@
 //! A failing test prints its seed; `RINGMAIN_SEED=<seed>` runs the seeded tests with that one alone.
 
 mod crash;
+mod defect;
+mod histories;
 mod oracle;
 mod workload;
 mod world;

@@ -287,6 +287,54 @@ impl<P: Place> World<P> {
         Ok(())
     }
 
+    /// All that bears on a hang.
+    pub(super) fn describe(&self) -> String {
+        let cx = self.context(0);
+        let state = cx.state.borrow();
+        let mut out = format!(
+            "checkpointing {} memory {} journal {:?}\n",
+            state.checkpointing,
+            state.arena.free_bytes(),
+            state.journal
+        );
+        out.truncate(1500);
+        for log in state.logs.iter().flatten() {
+            out += &format!(
+                "\n{} {:?} {:?} {:?} readers {} flushing {} pointing {} gathering {} writes {} waiting {}",
+                log.identity.name,
+                log.watermarks(),
+                log.policy,
+                log.access,
+                log.readers,
+                log.flushing,
+                log.pointing,
+                log.gathering,
+                log.writes_in_flight,
+                log.waiting()
+            );
+            for s in &log.tail {
+                out += &format!(
+                    "\n  {} end {} written {} durable {} flushed {} claimed {} issued {} prepared {} goal {} preparing {} rolled {} sealed {} entry {} may_pad {}",
+                    s.base(),
+                    s.end(),
+                    s.written.done(),
+                    s.durable.done(),
+                    s.flushed(),
+                    s.claimed(),
+                    s.write_issued(),
+                    s.prepared,
+                    s.journal_goal,
+                    s.preparing,
+                    s.rolled,
+                    s.sealed,
+                    s.entry_durable,
+                    s.may_pad()
+                );
+            }
+        }
+        out
+    }
+
     fn poll_tasks(&mut self) {
         let mut cx = TaskContext::from_waker(Waker::noop());
         self.tasks.retain_mut(|task| task.as_mut().poll(&mut cx).is_pending());

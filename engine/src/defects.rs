@@ -1,0 +1,58 @@
+//! Deliberate defects, each of which the simulator must find. Outside of tests every question is answered "no" by
+//! the compiler.
+
+/// A mistake that would lose or invent acknowledged batches.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Defect {
+    /// Recovery takes groups of older epochs for its own.
+    ReplayStaleGroups,
+    /// A checkpoint lets groups go before their bytes are flushed.
+    FreeBeforeFlush,
+    /// A group that landed is acknowledged although the one before it has not.
+    AckOutOfOrder,
+    /// Recovery overlooks the last group of the ring.
+    LoseRingEnd,
+    /// Recovery lays bytes over segments that a truncation voided.
+    SkipIgnoreRecords,
+    /// A padded tail is not remembered: the next journal entry does not carry its block.
+    ForgetPadding,
+    /// An ack does not wait for the segment's directory entry.
+    AckBeforeEntry,
+    /// A flush counts what was written after it had begun.
+    CountLaterWrites,
+    /// A plain write of blocks counts as durable.
+    AckPlainWrites,
+    /// The landed successor of a torn group counts.
+    AcceptSuccessor,
+}
+
+#[cfg(test)]
+thread_local! {
+    static ON: std::cell::Cell<Option<Defect>> = const { std::cell::Cell::new(None) };
+}
+
+/// Whether the engine is to make this mistake.
+#[cfg(test)]
+pub(crate) fn is(defect: Defect) -> bool {
+    ON.get() == Some(defect)
+}
+
+/// Whether the engine is to make this mistake: never.
+#[cfg(not(test))]
+pub(crate) const fn is(_: Defect) -> bool {
+    false
+}
+
+/// Runs `body` with the defect on.
+#[cfg(test)]
+pub(crate) fn with<T>(defect: Defect, body: impl FnOnce() -> T) -> T {
+    struct Off;
+    impl Drop for Off {
+        fn drop(&mut self) {
+            ON.set(None);
+        }
+    }
+    let _off = Off;
+    ON.set(Some(defect));
+    body()
+}
