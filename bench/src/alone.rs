@@ -28,6 +28,7 @@ pub fn floor(flags: &cli::Floor) -> Result<Verdict> {
         warm_up: Duration::from_millis(500),
         measured: Duration::from_secs(flags.seconds),
         spin: Duration::from_micros(flags.spin_us),
+        bytes_max: u64::MAX,
     };
     let board = Board::leaked(flags.clients);
     let outcome = on_clients_core(floor.target(&payload), &load, board)?;

@@ -5,6 +5,9 @@ use std::path::PathBuf;
 
 use clap::{Args, Parser, Subcommand};
 
+use crate::crash;
+use crate::plan::{self, Row};
+
 /// Shortest and longest run of `quick`.
 const SECONDS: RangeInclusive<u64> = 5..=3600;
 
@@ -56,6 +59,22 @@ pub enum Command {
     /// The floor alone, for work on the harness itself
     #[command(hide = true)]
     Floor(Floor),
+    /// Appends until it is killed
+    #[command(hide = true, name = crash::LOAD)]
+    CrashLoad(Crash),
+    /// Reads back what a kill left
+    #[command(hide = true, name = crash::CHECK)]
+    CrashCheck(Crash),
+}
+
+/// Flags of the processes behind the crash test.
+#[derive(Args, Clone, Debug)]
+pub struct Crash {
+    /// A data directory
+    pub dir: PathBuf,
+    /// As in `quick`
+    #[arg(long)]
+    pub payload: Option<PathBuf>,
 }
 
 /// Flags of `quick`.
@@ -80,6 +99,9 @@ pub struct Quick {
     /// No progress
     #[arg(long, short)]
     pub quiet: bool,
+    /// Only these rows, such as append_group_one_record_c256,floor_one_record_c256
+    #[arg(long, value_name = "NAME,NAME", value_delimiter = ',', value_parser = row)]
+    pub rows: Vec<&'static Row>,
 }
 
 /// Flags of `verify`.
@@ -129,6 +151,13 @@ fn seconds(text: &str) -> Result<u64, String> {
         return Ok(seconds);
     }
     Err(format!("from {} to {} seconds", SECONDS.start(), SECONDS.end()))
+}
+
+fn row(name: &str) -> Result<&'static Row, String> {
+    plan::row(name).ok_or_else(|| {
+        let names = plan::ROWS.iter().map(|row| row.name).collect::<Vec<_>>();
+        format!("no such row; there are {}", names.join(", "))
+    })
 }
 
 #[cfg(test)]

@@ -86,6 +86,8 @@ pub struct Load {
     pub measured: Duration,
     /// How long the thread looks for acks before it sleeps.
     pub spin: Duration,
+    /// Bytes after which the run ends early: space made ready before it. The warm-up takes at most a fifth.
+    pub bytes_max: u64,
 }
 
 /// Drives `load.clients` clients against `target` on this thread, then waits until nothing is in flight.
@@ -103,11 +105,14 @@ pub fn drive<T: Target>(target: &mut T, load: &Load, board: &'static Board) -> R
         until: begin + load.warm_up + load.measured,
         in_flight: 0,
         now: begin,
+        bytes: 0,
+        bytes_max: load.bytes_max,
     };
     for client in 0..load.clients {
         crew.start(target, board, client);
     }
     crew.run(target, board, load.spin)?;
+    crew.sample.elapsed = crew.until.duration_since(crew.from);
     Ok(crew.sample)
 }
 
@@ -125,6 +130,8 @@ struct Crew<F> {
     until: Instant,
     in_flight: u32,
     now: Instant,
+    bytes: u64,
+    bytes_max: u64,
 }
 
 impl<F: Future> Crew<F> {
@@ -202,6 +209,13 @@ impl<F: Future> Crew<F> {
 
     fn count(&mut self, client: u32, now: Instant, acked: Acked) {
         self.now = now;
+        self.bytes += acked.bytes;
+        if now < self.from && self.bytes >= self.bytes_max / 5 {
+            self.until -= self.from - now;
+            self.from = now;
+        } else if self.bytes >= self.bytes_max {
+            self.until = self.until.min(now);
+        }
         if now >= self.from && now < self.until {
             let since = self.slots[client as usize].since;
             self.sample.latencies.record((now - since).as_nanos() as u64);

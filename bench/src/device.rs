@@ -1,5 +1,7 @@
 //! The raw device, through a [`Ring`]: what the same bytes cost without a log around them.
 
+use std::fs::File;
+use std::os::fd::AsRawFd;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
@@ -11,7 +13,7 @@ use ringmain::ring::{Ring, Wait};
 use crate::histogram::Latencies;
 use crate::interrupt;
 use crate::payload::Payload;
-use crate::prepared::prepare;
+use crate::prepared::write_zeros;
 use crate::sample::Sample;
 
 /// Largest write: larger ones are not one operation of the engine either.
@@ -40,7 +42,9 @@ pub struct Job {
     pub depth: usize,
     /// Whether each write is flushed (`RWF_DSYNC`).
     pub durable: bool,
-    /// Over how many files the writes go in turn.
+    /// Which of the device's plots, by its number.
+    pub plot: usize,
+    /// Over how many of its files the writes go in turn.
     pub files: usize,
 }
 
@@ -64,17 +68,23 @@ impl Plot {
         let paths: Vec<_> = (0..count).map(|nth| dir.join(format!("device-{nth}"))).collect();
         let mut direct = true;
         for path in &paths {
-            direct &= prepare(path, file_bytes)?.direct;
+            direct &= write_zeros(path, file_bytes)?.direct;
         }
+        flush_all(dir)?;
         Ok(Self { paths, file_bytes, direct })
     }
+}
+
+/// A plot's files, open, and where the next write to each goes.
+struct Field {
+    files: Vec<(FileHandle, u64)>,
+    file_bytes: u64,
 }
 
 /// Prepared files, open on a ring, and bytes to write to them.
 pub struct Device<R: Ring> {
     ring: R,
-    files: Vec<(FileHandle, u64)>,
-    file_bytes: u64,
+    fields: Vec<Field>,
     data: Vec<Slice>,
     /// Writes so far, of all jobs: the next one takes other bytes than the last.
     turn: usize,
@@ -87,7 +97,7 @@ impl<R: Ring> Device<R> {
     ///
     /// # Errors
     /// If a file can't be opened.
-    pub fn open(mut ring: R, arena: &Arena, plot: &Plot, payload: &Payload) -> Result<Self> {
+    pub fn open(mut ring: R, arena: &Arena, plots: &[Plot], payload: &Payload) -> Result<Self> {
         let registered = ring.register(arena);
         arena.set_registered(registered as usize);
         let mut cursor = payload.cursor(0);
@@ -99,22 +109,22 @@ impl<R: Ring> Device<R> {
             Ok(chunk.slice(0..CHUNK_BYTES_MAX))
         });
         let data = data.collect::<Result<Vec<Slice>>>()?;
-        let mut device = Self {
-            ring,
-            files: Vec::new(),
-            file_bytes: plot.file_bytes,
-            data,
-            turn: 0,
-            registered: registered > 0,
-        };
-        for path in &plot.paths {
-            let mode = OpenMode { direct: plot.direct, ..OpenMode::default() };
-            let done = device.wait_for(Op::Open { path: path.clone(), mode });
-            let done = done.with_context(|| format!("cannot open {}", path.display()))?;
-            let Done::File(file) = done else { unreachable!("an open completes with a file") };
-            device.files.push((file, 0));
+        let mut device =
+            Self { ring, fields: Vec::new(), data, turn: 0, registered: registered > 0 };
+        for plot in plots {
+            let files = plot.paths.iter().map(|path| Ok((device.open_file(path, plot.direct)?, 0)));
+            let files = files.collect::<Result<Vec<_>>>()?;
+            device.fields.push(Field { files, file_bytes: plot.file_bytes });
         }
         Ok(device)
+    }
+
+    fn open_file(&mut self, path: &Path, direct: bool) -> Result<FileHandle> {
+        let mode = OpenMode { direct, ..OpenMode::default() };
+        let done = self.wait_for(Op::Open { path: path.to_owned(), mode });
+        let done = done.with_context(|| format!("cannot open {}", path.display()))?;
+        let Done::File(file) = done else { unreachable!("an open completes with a file") };
+        Ok(file)
     }
 
     /// Whether the kernel took the memory as registered buffers.
@@ -127,10 +137,11 @@ impl<R: Ring> Device<R> {
     /// # Errors
     /// If a write fails, or the user stops the run.
     pub fn run(&mut self, job: &Job, time: Duration) -> Result<Sample> {
-        assert!(job.files <= self.files.len(), "as many files as were prepared");
+        let field = &self.fields[job.plot];
+        assert!(job.files <= field.files.len(), "as many files as were prepared");
         assert!(job.write_bytes <= WRITE_BYTES_MAX, "one operation");
         assert!(job.depth <= self.ring.capacity(), "the ring holds them");
-        let room = self.file_bytes / job.write_bytes as u64 * job.files as u64;
+        let room = field.file_bytes / job.write_bytes as u64 * job.files as u64;
         assert!(room >= job.depth as u64, "two writes in flight never share a block");
         let mut started = vec![Instant::now(); job.depth];
         let mut idle: Vec<usize> = (0..job.depth).collect();
@@ -168,8 +179,9 @@ impl<R: Ring> Device<R> {
         let places = (CHUNK_BYTES_MAX - job.write_bytes) / 4096 + 1;
         let at = self.turn / self.data.len() % places * 4096;
         let data = chunk.slice(at..at + job.write_bytes);
-        let (file, pos) = &mut self.files[self.turn % job.files];
-        if *pos + job.write_bytes as u64 > self.file_bytes {
+        let Field { files, file_bytes } = &mut self.fields[job.plot];
+        let (file, pos) = &mut files[self.turn % job.files];
+        if *pos + job.write_bytes as u64 > *file_bytes {
             *pos = 0;
         }
         let write = Op::Write { file: *file, pos: *pos, data, durable: job.durable };
@@ -193,12 +205,22 @@ impl<R: Ring> Device<R> {
     /// # Errors
     /// If that fails.
     pub fn close(mut self) -> Result<()> {
-        for (file, _) in std::mem::take(&mut self.files) {
+        let fields = std::mem::take(&mut self.fields);
+        for (file, _) in fields.into_iter().flat_map(|field| field.files) {
             let done = self.wait_for(Op::Close { file })?;
             ensure!(matches!(done, Done::Unit), "a close completes with nothing more to say");
         }
         Ok(())
     }
+}
+
+/// Flushes the file system below `dir`: one call, however many files were written.
+fn flush_all(dir: &Path) -> Result<()> {
+    let opened = File::open(dir).with_context(|| format!("cannot open {}", dir.display()))?;
+    // SAFETY: the descriptor is open; the call touches no memory.
+    let flushed = unsafe { libc::syncfs(opened.as_raw_fd()) };
+    ensure!(flushed == 0, "cannot flush {}: {}", dir.display(), std::io::Error::last_os_error());
+    Ok(())
 }
 
 /// Whether a flush can have reached a disk.

@@ -223,6 +223,11 @@ fn line(path: impl AsRef<Path>) -> Option<String> {
     (!first.is_empty()).then(|| first.to_owned())
 }
 
+/// Most memory this process has had resident.
+pub fn peak_rss_bytes() -> Option<u64> {
+    field("/proc/self/status", "VmHWM").and_then(|text| kib(&text))
+}
+
 fn field(path: &str, name: &str) -> Option<String> {
     let text = fs::read_to_string(path).ok()?;
     let (_, value) =

@@ -90,6 +90,9 @@ pub struct Entry {
     /// Most bytes journaled and not yet in their segments.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub checkpoint_lag_bytes: Option<u64>,
+    /// Bytes of space readied while the clock ran.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub prepared_bytes: Option<u64>,
     /// What to know of this row.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub note: Option<String>,

@@ -5,11 +5,14 @@
 //! table, a plot, a page and a document (`table`, `plot`, `report`, `json`).
 
 pub mod alone;
+pub mod appends;
+pub mod batches;
 pub mod board;
 pub mod cli;
 pub mod clients;
 pub mod clock;
 pub mod cores;
+pub mod crash;
 pub mod device;
 pub mod env;
 pub mod floor;
@@ -28,11 +31,13 @@ pub mod prepared;
 pub mod progress;
 pub mod quick;
 pub mod random;
-pub mod rawring;
+pub mod rawread;
 pub mod report;
+pub mod rig;
 pub mod sample;
 #[cfg(test)]
 mod scratch;
+pub mod site;
 pub mod stats;
 pub mod summary;
 pub mod table;

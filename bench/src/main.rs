@@ -7,7 +7,7 @@ use clap::Parser;
 use ringmain_bench::cli::{Cli, Command};
 use ringmain_bench::interrupt::{self, Interrupted};
 use ringmain_bench::usage::Usage;
-use ringmain_bench::{alone, quick, verdict::Verdict};
+use ringmain_bench::{alone, crash, quick, verdict::Verdict};
 
 const CHECK_FAILED: u8 = 1;
 const WRONG_USE: u8 = 2;
@@ -29,6 +29,10 @@ fn run(cli: Cli) -> Result<Verdict> {
     match cli.command {
         Command::Floor(flags) => alone::floor(&flags),
         Command::Quick(flags) => quick::run(&flags),
+        Command::CrashLoad(flags) => {
+            crash::load(&flags.dir, flags.payload.as_deref()).map(|()| Verdict::Passed)
+        }
+        Command::CrashCheck(flags) => crash::check(&flags.dir).map(|()| Verdict::Passed),
         Command::Verify(_) | Command::Dump(_) => {
             bail!("this build has no engine in it yet")
         }

@@ -9,7 +9,7 @@ use std::collections::HashMap;
 use std::fmt;
 
 use crc_fast::CrcAlgorithm;
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 
 mod pipe;
 
@@ -73,7 +73,7 @@ pub struct Ack {
 }
 
 /// What verification counts. All but `acked` must be zero.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Tally {
     /// Records known to be acked.
     pub acked: u64,

@@ -2,12 +2,19 @@
 
 use crate::device::{Job, SPLITS};
 use crate::outcome::Kind;
+use crate::{crash, rawread};
 
 /// Slices of each arm. Figures are medians over them, so three is the least.
 pub const SLICES: usize = 3;
 
 /// The row of raw flushes.
 pub const RAW_FLUSH: &str = "device_flush_4k_q1";
+
+/// The row of raw reads.
+pub const RAW_READ: &str = "device_read_512k_q8";
+
+/// The row of reopening after a kill.
+pub const RECOVER: &str = "recover";
 
 /// Bytes of a batch of the rows that have many partitions: one of 1 KB.
 const SMALL_BATCH_BYTES: u64 = 1024;
@@ -25,6 +32,8 @@ pub enum Arm {
     Direct(Job),
     /// The engine's start after a kill.
     Recover,
+    /// Raw reads of as many bytes as that start read.
+    RawRead,
 }
 
 /// What stands beside a row.
@@ -111,7 +120,7 @@ impl Row {
     /// What it measures.
     pub const fn kind(&self) -> Kind {
         match self.arm {
-            Arm::Device(_) => Kind::Device,
+            Arm::Device(_) | Arm::RawRead => Kind::Device,
             Arm::Floor => Kind::Floor,
             Arm::Engine | Arm::Direct(_) | Arm::Recover => Kind::Engine,
         }
@@ -119,14 +128,14 @@ impl Row {
 }
 
 const fn job((write_bytes, depth): (usize, usize), durable: bool) -> Job {
-    Job { write_bytes, depth, durable, files: 1 }
+    Job { write_bytes, depth, durable, plot: 0, files: 1 }
 }
 
 const ONE: u64 = crate::onebatch::BATCH_BYTES as u64;
 
 /// All rows, in the order of the table. Rows that are compared stand near each other, so that they
 /// also run near each other.
-pub const ROWS: [Row; 18] = [
+pub static ROWS: [Row; 19] = [
     Row { plotted: true, ..Row::device(RAW_FLUSH, job((4 << 10, 1), true)) },
     Row::device("device_os_512k_q8", job((512 << 10, 8), false)),
     Row {
@@ -151,10 +160,24 @@ pub const ROWS: [Row; 18] = [
     Row::engine("append_group_partitions_10000", SMALL_BATCH_BYTES, 10_000, 1024),
     Row {
         // A block is the least that can be written past the page cache.
-        arm: Arm::Direct(Job { write_bytes: 4 << 10, depth: 1024, durable: true, files: 1000 }),
+        arm: Arm::Direct(Job {
+            write_bytes: 4 << 10,
+            depth: 1024,
+            durable: true,
+            plot: 1,
+            files: 1000,
+        }),
         ..Row::engine("append_group_partitions_1000_direct", SMALL_BATCH_BYTES, 1000, 1024)
     },
-    Row { arm: Arm::Recover, ..Row::engine("recover", 64 << 10, 1, 1) },
+    Row {
+        arm: Arm::RawRead,
+        ..Row::device(RAW_READ, job((rawread::READ_BYTES, rawread::DEPTH), false))
+    },
+    Row {
+        arm: Arm::Recover,
+        beside: Beside::Row(RAW_READ),
+        ..Row::engine(RECOVER, rawread::READ_BYTES as u64, crash::PARTITIONS, rawread::DEPTH as u64)
+    },
 ];
 
 /// The order in which arms run: all of them once a slice, to and fro, so that neighbours share the machine's

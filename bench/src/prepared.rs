@@ -81,6 +81,16 @@ pub struct Prepared {
 /// # Errors
 /// If it exists, the disk is full, or the user stops the run.
 pub fn prepare(path: &Path, bytes: u64) -> Result<Prepared> {
+    let prepared = write_zeros(path, bytes)?;
+    prepared.file.sync_all().with_context(|| format!("cannot flush {}", path.display()))?;
+    Ok(prepared)
+}
+
+/// [`prepare`] without the flush, for those who make many files and flush them together.
+///
+/// # Errors
+/// As [`prepare`].
+pub fn write_zeros(path: &Path, bytes: u64) -> Result<Prepared> {
     assert!(bytes.is_multiple_of(BLOCK_BYTES as u64), "whole blocks");
     let (file, direct) = open(path).with_context(|| format!("cannot make {}", path.display()))?;
     let zeros = Aligned::new(STRIDE_BYTES);
@@ -92,7 +102,6 @@ pub fn prepare(path: &Path, bytes: u64) -> Result<Prepared> {
             .with_context(|| format!("cannot write {}", path.display()))?;
         pos += run;
     }
-    file.sync_all().with_context(|| format!("cannot flush {}", path.display()))?;
     Ok(Prepared { file, direct })
 }
 

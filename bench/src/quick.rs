@@ -7,38 +7,32 @@ use std::time::{Duration, Instant};
 use anyhow::{Context, Result};
 use ringmain::buffers::Arena;
 
-use crate::board::Board;
-use crate::clients::{Load, drive};
 use crate::clock::utc_stamp;
-use crate::cores::{CLIENTS, DISK, Pinned};
-use crate::device::{ARENA_BYTES, Device, Flush, Job, Plot};
+use crate::crash::{self, Found};
+use crate::device::{ARENA_BYTES, Flush};
 use crate::env::Env;
-use crate::floor::{self, Floor};
 use crate::json::{Check, Document, SCHEMA, State, command_line};
+use crate::oracle::Tally;
 use crate::outcome::Outcome;
 use crate::payload::Payload;
 use crate::plan::{Arm, RAW_FLUSH, ROWS, Row, SLICES, schedule};
 use crate::plot::{self, Curve};
 use crate::progress::Progress;
-use crate::rawring::RawRing;
-use crate::sample::Sample;
+use crate::rig::{self, Rig};
 use crate::summary::{self, Measured};
 use crate::terminal::Terminal;
 use crate::verdict::Verdict;
 use crate::workdir::WorkDir;
-use crate::{cli, interrupt, report, table};
+use crate::{cli, human, interrupt, report, table};
 
-/// Bytes of the device's file.
-const DEVICE_BYTES: u64 = 256 << 20;
+/// The share of the time that arms run, as it is planned; what preparing takes is known only after it.
+const MEASURED: f64 = 0.55;
 
-/// Most writes in flight of any raw row.
-const DEVICE_DEPTH_MAX: u32 = 64;
+/// The share of the time for the writer that is killed and for reading back.
+const CRASH: f64 = 0.12;
 
-/// The share of the time that goes into preparing, cleaning up and writing the page.
-const OVERHEAD: f64 = 0.15;
-
-/// A slice's warm-up, as a share of it.
-const WARM_UP: f64 = 0.2;
+const NO_POWER_CUT: &str = "the writer was ended by SIGKILL, which is no power cut: what the kernel had \
+                            been given survives it";
 
 /// Runs it.
 ///
@@ -50,18 +44,31 @@ pub fn run(flags: &cli::Quick) -> Result<Verdict> {
     let mut progress = Progress::new(budget, flags.quiet);
     let payload = Payload::open(flags.payload.as_deref())?;
     let mut dir = WorkDir::create(flags.dir.as_deref(), flags.keep)?;
-    dir.need_space(DEVICE_BYTES + floor::FILE_BYTES)?;
+    let (rows, crash, mut notes) = chosen(flags);
+    let shares = (rows.len() * SLICES).max(1) as u32;
+    let each = budget.mul_f64(MEASURED) / shares;
+    dir.need_space(rig::bytes_needed(&rows, each))?;
     let env = Env::capture(dir.path());
-    progress.stage("preparing files");
+    progress.stage("preparing files and partitions");
     let arena = Arena::new(ARENA_BYTES);
-    let mut rig = Rig::new(&mut dir, &arena, &payload)?;
+    let mut rig = Rig::new(rows, each, &mut dir, (&arena, &payload))?;
     let prepared = begin.elapsed();
     progress.passed(prepared);
-    let left = budget.mul_f64(1.0 - OVERHEAD).saturating_sub(prepared);
-    let arms = measure(&mut rig, left, &mut progress)?;
-    let mut notes = rig.notes();
+    // What took time to make takes as much to close and to remove.
+    let reserve = prepared + if crash { budget.mul_f64(CRASH) } else { Duration::ZERO };
+    let until = begin + budget.saturating_sub(reserve);
+    let mut arms = measure(&mut rig, until, &mut progress)?;
+    notes.extend(rig.notes());
+    progress.stage("closing");
     rig.close()?;
+    let found = crash.then(|| kill_and_check(flags, &mut dir, &mut progress)).transpose()?;
+    arms.extend(found.iter().flat_map(summary::recovered));
+    progress.stage("removing files");
+    drop(dir);
     drop(progress);
+    if found.is_some() {
+        notes.push(NO_POWER_CUT.to_owned());
+    }
     notes.extend(env.warnings.iter().cloned());
     let rows = summary::outcomes(&arms);
     let mut document = Document {
@@ -72,8 +79,8 @@ pub fn run(flags: &cli::Quick) -> Result<Verdict> {
         seconds: begin.elapsed().as_secs_f64(),
         slices: SLICES,
         results: rows.iter().map(|row| row.entry.clone()).collect(),
-        verify: None,
-        checks: checks(&arms),
+        verify: found.as_ref().map(|found| found.tally),
+        checks: checks(&arms, found.as_ref()),
         notes,
         report: None,
     };
@@ -83,111 +90,95 @@ pub fn run(flags: &cli::Quick) -> Result<Verdict> {
     Ok(if failed { Verdict::Failed } else { Verdict::Passed })
 }
 
-/// All arms of this build, ready to run.
-struct Rig<'a> {
-    rows: Vec<&'static Row>,
-    device: Device<RawRing>,
-    direct: bool,
-    floor: Floor,
-    payload: &'a Payload,
-    board: &'static Board,
+/// The rows asked for that run in slices, in the order of the table; whether the crash test runs; and what was
+/// left out.
+fn chosen(flags: &cli::Quick) -> (Vec<&'static Row>, bool, Vec<String>) {
+    let named = |row: &&Row| flags.rows.is_empty() || flags.rows.contains(row);
+    let sliced = |row: &&Row| !matches!(row.arm, Arm::Recover | Arm::RawRead);
+    let crash = ROWS.iter().filter(named).any(|row| row.arm == Arm::Recover);
+    let many = most_partitions(flags);
+    let (rows, out): (Vec<&Row>, Vec<&Row>) = ROWS
+        .iter()
+        .filter(named)
+        .filter(sliced)
+        .partition(|row| !flags.rows.is_empty() || row.partitions <= many);
+    let mut notes = Vec::new();
+    if !out.is_empty() {
+        let names = out.iter().map(|row| row.name).collect::<Vec<_>>().join(", ");
+        notes.push(format!("--seconds {} leaves no time for {names}", flags.seconds));
+    }
+    (rows, crash, notes)
 }
 
-impl<'a> Rig<'a> {
-    fn new(dir: &mut WorkDir, arena: &Arena, payload: &'a Payload) -> Result<Self> {
-        let rows: Vec<_> =
-            ROWS.iter().filter(|row| matches!(row.arm, Arm::Device(_) | Arm::Floor)).collect();
-        let clients = rows.iter().map(|row| row.in_flight as u32).max().unwrap_or(1);
-        let plot = Plot::prepare(&dir.subdir("device")?, 1, DEVICE_BYTES)?;
-        let floor = Floor::start(&dir.subdir("floor")?, clients)?;
-        let ring = RawRing::new(DEVICE_DEPTH_MAX).context("io_uring is not to be had here")?;
-        let device = Device::open(ring, arena, &plot, payload)?;
-        let board = Board::leaked(clients);
-        Ok(Self { rows, device, direct: plot.direct, floor, payload, board })
-    }
-
-    fn unmeasured(&self, row: &'static Row) -> Measured {
-        let direct = match row.arm {
-            Arm::Floor => self.floor.is_direct(),
-            Arm::Device(_) | Arm::Engine | Arm::Direct(_) | Arm::Recover => self.direct,
-        };
-        Measured { row, direct, slices: Vec::new() }
-    }
-
-    fn slice(&mut self, row: &Row, time: Duration) -> Result<Sample> {
-        match row.arm {
-            Arm::Device(job) => self.device(&job, time),
-            Arm::Floor => self.floor(row.in_flight as u32, time),
-            Arm::Engine | Arm::Direct(_) | Arm::Recover => unreachable!("not among the rows"),
-        }
-    }
-
-    fn device(&mut self, job: &Job, time: Duration) -> Result<Sample> {
-        let _pinned = Pinned::to(DISK);
-        self.device.run(job, time.mul_f64(WARM_UP))?;
-        self.device.run(job, time.mul_f64(1.0 - WARM_UP))
-    }
-
-    fn floor(&self, clients: u32, time: Duration) -> Result<Sample> {
-        let load = Load {
-            clients,
-            warm_up: time.mul_f64(WARM_UP),
-            measured: time.mul_f64(1.0 - WARM_UP),
-            spin: Duration::ZERO,
-        };
-        let _pinned = Pinned::to(CLIENTS);
-        drive(&mut self.floor.target(self.payload), &load, self.board)
-    }
-
-    fn notes(&self) -> Vec<String> {
-        let mut notes = vec![
-            "rows starting with append_ and recover need the engine, which is not in this build"
-                .to_owned(),
-        ];
-        if !self.direct || !self.floor.is_direct() {
-            notes.push(
-                "the file system does not take O_DIRECT: raw rows went through the page cache"
-                    .to_owned(),
-            );
-        }
-        if !self.device.is_registered() {
-            notes.push(
-                "buffers could not be registered (ulimit -l): raw rows cost more CPU than need be"
-                    .to_owned(),
-            );
-        }
-        notes
-    }
-
-    fn close(self) -> Result<()> {
-        self.floor.stop()?;
-        self.device.close()
+/// More partitions than these can't be made in the time there is.
+fn most_partitions(flags: &cli::Quick) -> u64 {
+    match flags.seconds {
+        0..20 => 1,
+        20..40 => 1000,
+        _ => u64::MAX,
     }
 }
 
-fn measure(rig: &mut Rig<'_>, time: Duration, progress: &mut Progress) -> Result<Vec<Measured>> {
+fn measure(rig: &mut Rig<'_>, until: Instant, progress: &mut Progress) -> Result<Vec<Measured>> {
     /// Less than this says nothing.
-    const SLICE_MIN: Duration = Duration::from_millis(100);
-    let mut arms: Vec<Measured> = rig.rows.iter().map(|&row| rig.unmeasured(row)).collect();
+    const SLICE_MIN: Duration = Duration::from_millis(60);
+    let mut arms: Vec<Measured> = rig.rows().iter().map(|&row| rig.unmeasured(row)).collect();
     let order = schedule(arms.len(), SLICES);
-    let each = (time / order.len() as u32).max(SLICE_MIN);
-    for (turn, nth) in order.into_iter().enumerate() {
+    for (turn, &nth) in order.iter().enumerate() {
         interrupt::check()?;
         if turn.is_multiple_of(arms.len()) {
             progress.stage(&format!("slice {} of {SLICES}", turn / arms.len() + 1));
         }
         let arm = &mut arms[nth];
         progress.step(arm.row.name);
-        arm.slices.push(rig.slice(arm.row, each).with_context(|| arm.row.name)?);
-        progress.passed(each);
+        let begin = Instant::now();
+        let each = until.saturating_duration_since(begin) / (order.len() - turn) as u32;
+        let slice = rig.slice(arm.row, each.max(SLICE_MIN));
+        arm.slices.push(slice.with_context(|| arm.row.name)?);
+        progress.passed(begin.elapsed());
     }
     Ok(arms)
 }
 
-fn checks(arms: &[Measured]) -> Vec<Check> {
-    let Some(flush) = summary::find(arms, RAW_FLUSH) else { return Vec::new() };
+fn kill_and_check(flags: &cli::Quick, dir: &mut WorkDir, progress: &mut Progress) -> Result<Found> {
+    progress.stage("killing a writer and reading back");
+    let begin = Instant::now();
+    let time = Duration::from_secs(flags.seconds).mul_f64(CRASH / 4.0);
+    let found = crash::kill_and_check(&dir.subdir("crash")?, flags.payload.as_deref(), time)?;
+    progress.passed(begin.elapsed());
+    Ok(found)
+}
+
+fn checks(arms: &[Measured], found: Option<&Found>) -> Vec<Check> {
+    let flush = summary::find(arms, RAW_FLUSH).map(flush_check);
+    flush.into_iter().chain(found.map(crash_check)).collect()
+}
+
+fn crash_check(found: &Found) -> Check {
+    let Tally { acked, lost, duplicated, reordered, corrupt } = found.tally;
+    let acked = human::count(acked as f64);
+    let (state, detail) = if found.tally.is_clean() {
+        let records = human::count(found.records as f64);
+        let opened = human::micros(found.open_ns as f64 / 1000.0);
+        let detail = format!(
+            "all {acked} records acked before the kill are there once, in order and intact, among {records} \
+             read back; reopening took {opened}"
+        );
+        (State::Passed, detail)
+    } else {
+        let examples = found.examples.join("; ");
+        let detail = format!(
+            "of {acked} acked records {lost} are lost, {duplicated} duplicated, {reordered} reordered, \
+             {corrupt} corrupt: {examples}"
+        );
+        (State::Failed, detail)
+    };
+    Check { name: "acked_survives_kill", state, detail }
+}
+
+fn flush_check(flush: &Measured) -> Check {
     let latencies = flush.latencies();
-    let took = crate::human::micros(latencies.p50().as_nanos() as f64 / 1000.0);
+    let took = human::micros(latencies.p50().as_nanos() as f64 / 1000.0);
     let (state, detail) = match Flush::judge(&latencies) {
         Flush::Plausible => (State::Passed, format!("a flush takes {took}, as a disk's does")),
         Flush::TooFast => (
@@ -198,7 +189,7 @@ fn checks(arms: &[Measured]) -> Vec<Check> {
             ),
         ),
     };
-    vec![Check { name: "flush_is_plausible", state, detail }]
+    Check { name: "flush_is_plausible", state, detail }
 }
 
 fn write_page(document: &Document, rows: &[Outcome]) -> Result<PathBuf> {

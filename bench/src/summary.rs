@@ -1,10 +1,14 @@
 //! Slices of all arms become rows.
 
+use std::time::Duration;
+
+use crate::crash::Found;
 use crate::histogram::Latencies;
 use crate::json::{Entry, Latency};
 use crate::outcome::{Kind, Outcome};
-use crate::plan::{Beside, RAW_FLUSH, Row};
-use crate::sample::Sample;
+use crate::plan::{Beside, RAW_FLUSH, RAW_READ, RECOVER, Row, row};
+use crate::rawread;
+use crate::sample::{Cost, Sample};
 use crate::stats::{median, median_ratio, spread};
 
 /// One arm and its slices, in the order they ran.
@@ -35,9 +39,29 @@ impl Measured {
     }
 }
 
+impl Measured {
+    /// What the engine did in all slices together.
+    pub fn cost(&self) -> Option<Cost> {
+        self.slices.iter().filter_map(|slice| slice.cost).reduce(Cost::plus)
+    }
+}
+
 /// The arm of that name.
 pub fn find<'a>(arms: &'a [Measured], name: &str) -> Option<&'a Measured> {
     arms.iter().find(|arm| arm.row.name == name)
+}
+
+/// The arms of a reopening: the raw reads, then the engine's.
+pub fn recovered(found: &Found) -> Vec<Measured> {
+    let arm = |name, ns: u64, records: u64| {
+        let mut sample = Sample::empty(Duration::from_nanos(ns));
+        sample.latencies.record(ns);
+        (sample.records, sample.bytes) = (records, found.read_bytes);
+        let row = row(name).expect("a row of the plan");
+        Measured { row, direct: found.direct, slices: vec![sample] }
+    };
+    let reads = found.read_bytes.div_ceil(rawread::READ_BYTES as u64);
+    vec![arm(RAW_READ, found.raw_ns, reads), arm(RECOVER, found.open_ns, found.records)]
 }
 
 /// The durable split of one mebibyte in flight with the highest median rate.
@@ -63,7 +87,7 @@ fn outcome(arm: &Measured, arms: &[Measured]) -> Outcome {
     };
     let floor = row.floor.and_then(|name| find(arms, name));
     let one_at_a_time = find(arms, RAW_FLUSH).filter(|_| row.kind() != Kind::Device);
-    let entry = Entry {
+    let mut entry = Entry {
         name: row.name,
         policy: row.policy,
         write_mode: Some(if arm.direct { "direct" } else { "page_cache" }),
@@ -83,7 +107,20 @@ fn outcome(arm: &Measured, arms: &[Measured]) -> Outcome {
         raw_flush_us: one_at_a_time.map(|arm| Latency::of(&arm.latencies()).p50),
         ..Entry::default()
     };
+    if let Some(cost) = arm.cost() {
+        add_cost(&mut entry, &cost);
+    }
     Outcome { kind: row.kind(), entry, curve: latencies.curve(), plotted: row.plotted }
+}
+
+fn add_cost(entry: &mut Entry, cost: &Cost) {
+    let ratio = |a: u64, b: u64| (b > 0).then(|| a as f64 / b as f64);
+    entry.write_amplification = ratio(cost.device_bytes, cost.batch_bytes);
+    entry.groups = Some(cost.groups);
+    entry.records_per_flush = ratio(cost.records, cost.durable_writes);
+    entry.bytes_per_flush = ratio(cost.batch_bytes, cost.durable_writes);
+    entry.checkpoint_lag_bytes = Some(cost.lag_bytes);
+    entry.prepared_bytes = Some(cost.prepared_bytes);
 }
 
 #[cfg(test)]
@@ -91,7 +128,6 @@ mod tests {
     use std::time::Duration;
 
     use super::*;
-    use crate::plan::row;
 
     fn measured(name: &str, mib: [u64; 3]) -> Measured {
         let slice = |mib: u64| {

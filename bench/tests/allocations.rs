@@ -73,7 +73,7 @@ impl Target for Echo {
 
 fn load(clients: u32, millis: u64) -> Load {
     let measured = Duration::from_millis(millis);
-    Load { clients, warm_up: Duration::ZERO, measured, spin: Duration::ZERO }
+    Load { clients, warm_up: Duration::ZERO, measured, spin: Duration::ZERO, bytes_max: u64::MAX }
 }
 
 /// Allocations of a run beyond those of its beginning, which a run of any length has.

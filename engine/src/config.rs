@@ -17,7 +17,7 @@ pub struct Config {
     pub pin: bool,
     /// Memory of one shard, in bytes: groups, tails, what the journal holds for the segments. Default 256 MiB.
     pub memory_bytes: usize,
-    /// Size of one shard's journal, in bytes. Default 64 MiB.
+    /// Size of one shard's journal, in bytes. Default 128 MiB.
     pub journal_bytes: u64,
     /// A segment is rolled before it grows beyond this many bytes. Default 1 GiB.
     pub segment_bytes: u64,
@@ -51,7 +51,7 @@ impl Config {
             shards: std::thread::available_parallelism().map_or(1, usize::from),
             pin: true,
             memory_bytes: 256 << 20,
-            journal_bytes: 64 << 20,
+            journal_bytes: 128 << 20,
             segment_bytes: 1 << 30,
             roll_ms: 7 * 24 * 3600 * 1000,
             index_interval_bytes: 4096,

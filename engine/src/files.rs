@@ -2,9 +2,13 @@
 
 use std::io;
 use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicU64, Ordering};
 
 use crate::buffers::{Arena, CHUNK_BYTES_MAX};
 use crate::command::{Disk, Done, FileHandle, Op, OpenMode};
+
+/// Files replaced so far by this process.
+static REPLACED: AtomicU64 = AtomicU64::new(0);
 
 /// Opens a file.
 pub(crate) async fn open<D: Disk>(disk: &D, path: &Path, mode: OpenMode) -> io::Result<FileHandle> {
@@ -22,7 +26,8 @@ pub(crate) async fn write_small<D: Disk>(
     bytes: &[u8],
 ) -> io::Result<()> {
     let mut temporary = path.clone().into_os_string();
-    temporary.push(".tmp");
+    // Its own name, should another procedure be replacing the same file: the last rename wins.
+    temporary.push(format!(".{}.tmp", REPLACED.fetch_add(1, Ordering::Relaxed)));
     let temporary = PathBuf::from(temporary);
     let file = open(disk, &temporary, OpenMode { create: true, ..OpenMode::default() }).await?;
     let written = write_all(disk, arena, file, bytes).await;

@@ -20,6 +20,8 @@ mod recovery;
 pub mod ring;
 mod segment;
 mod shard;
+#[cfg(test)]
+mod simulation;
 mod stats;
 pub mod types;
 mod window;

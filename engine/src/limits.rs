@@ -54,7 +54,7 @@ pub const WRITE_BACK_BYTES: u64 = 512 * 1024;
 pub const COALESCED_BYTES_MAX: usize = 128 * 1024;
 
 /// Writes of a checkpoint in flight.
-pub const CHECKPOINT_WRITES_IN_FLIGHT: usize = 8;
+pub const CHECKPOINT_WRITES_IN_FLIGHT: usize = 32;
 
 /// File flushes of a checkpoint in flight.
 pub const CHECKPOINT_SYNCS_IN_FLIGHT: usize = 16;

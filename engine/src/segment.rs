@@ -144,6 +144,14 @@ impl Segment {
         }
     }
 
+    /// What was appended from `pos` on was taken back.
+    pub(crate) fn forget_from(&mut self, pos: Pos) {
+        while self.marks.back().is_some_and(|(marked, _)| *marked >= pos) {
+            self.marks.pop_back();
+        }
+        self.crc = (pos == Pos::ZERO).then_some(0);
+    }
+
     /// The last noted batch boundary that is flushed. Earlier ones are forgotten.
     pub(crate) fn flushed_mark(&mut self) -> Option<(Pos, Offset)> {
         let flushed = self.flushed.done();

@@ -14,6 +14,7 @@ fn load(clients: u32, millis: u64) -> Load {
         warm_up: Duration::ZERO,
         measured: Duration::from_millis(millis),
         spin: Duration::ZERO,
+        bytes_max: u64::MAX,
     }
 }
 

@@ -4,7 +4,6 @@ use std::fs::File;
 use std::os::fd::AsRawFd;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
-use std::time::{Duration, Instant};
 use std::{io, mem};
 
 use anyhow::{Context, Result};
@@ -27,12 +26,6 @@ const GROUP_BATCHES_MAX: usize = GROUP_BYTES_MAX / BATCH_BYTES;
 const WAKE: u64 = u64::MAX;
 
 const ENTRIES: u32 = 8;
-
-/// How long no request may arrive for a burst to be over.
-const SETTLE_LOOK: Duration = Duration::from_nanos(1500);
-
-/// Longest wait for a burst: 60 us, a fraction of a flush.
-const SETTLE_LOOKS_MAX: u32 = 40;
 
 /// What the floor did.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -184,30 +177,12 @@ impl Shard {
                 continue;
             }
             if self.grouped == self.taken.clients.len() {
-                self.settle();
                 self.shared.take(&mut self.taken);
                 self.grouped = 0;
             }
             let waiting = self.taken.clients.len() - self.grouped;
             if waiting > 0 {
                 self.start(index, waiting.min(GROUP_BATCHES_MAX));
-            }
-        }
-    }
-
-    /// Lets a burst of requests arrive whole. The acks of a group make all its clients send again within
-    /// microseconds; a group begun with the first of them would carry little else and cost the others a flush.
-    fn settle(&self) {
-        let mut seen = 0;
-        for _ in 0..SETTLE_LOOKS_MAX {
-            let waiting = self.shared.waiting();
-            if waiting == seen {
-                return;
-            }
-            seen = waiting;
-            let begin = Instant::now();
-            while begin.elapsed() < SETTLE_LOOK {
-                std::hint::spin_loop();
             }
         }
     }

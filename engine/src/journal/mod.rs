@@ -247,6 +247,13 @@ impl Journal {
         }
     }
 
+    /// Nothing that groups hold of this log is needed any more.
+    pub(crate) fn void(&mut self, log: LogId) {
+        for reference in self.references.iter_mut().filter(|reference| reference.log == log) {
+            (reference.start, reference.end) = (Pos::ZERO, Pos::ZERO);
+        }
+    }
+
     /// Groups up to `sequence` are needed no more: `flushed` has said so of each of their references, or stops at
     /// the first group of which it did not. Returns whether anything was freed.
     pub(crate) fn release(&mut self, mut flushed: impl FnMut(Reference) -> bool) -> bool {

@@ -54,6 +54,10 @@ pub(crate) fn replay(ring: &[u8], block: u64, epoch: u64) -> Replay<'_> {
     // What the newest group says of older ones was true when it was written, even if it was not acked.
     let oldest = newest_group.group.header.oldest_needed;
     let last = last_that_counts(&found, newest, oldest);
+    if last < oldest {
+        // The newest does not count, and it says that nothing before its torn neighbour is needed.
+        return Replay::default();
+    }
     let damaged = damage(ring, block, epoch, &found, oldest..=last);
     let mut out = Replay { damaged, ..Replay::default() };
     let counting = || found.range(oldest..=last);

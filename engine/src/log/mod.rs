@@ -153,13 +153,15 @@ pub(crate) struct Log {
     pub(crate) sealing: u32,
     /// When it was last appended to, in monotonic nanoseconds.
     pub(crate) used_ns: u64,
-    /// Reads of files under way.
+    /// Reads and flushes of files under way: the files stay open.
     pub(crate) readers: u32,
+    /// How often the tail was replaced by a truncation.
+    pub(crate) cuts: u32,
     /// Batches appended and bytes, since the last interval flush began.
     pub(crate) unflushed: Unflushed,
     /// Up to where recovery need not look, as last persisted.
     pub(crate) recovery_point: Offset,
-    /// Whether a procedure brings it forward.
+    /// Whether a procedure brings it forward, or writes other small files of the partition: one at a time.
     pub(crate) pointing: bool,
     /// Bytes appended since the recovery point was persisted.
     pub(crate) since_recovery_point: u64,
@@ -208,6 +210,7 @@ impl Log {
             sealing: 0,
             used_ns: 0,
             readers: 0,
+            cuts: 0,
             unflushed: Unflushed::default(),
             recovery_point: next,
             pointing: false,
@@ -358,7 +361,7 @@ impl Log {
             }
             let Some(done) = self.waiting.pop_front() else { break };
             if done.need == Need::Durable {
-                self.durable = done.next;
+                self.durable = self.durable.max(done.next);
             }
             let last = Offset::new(done.next.get() - 1);
             ended(Ended {
@@ -377,7 +380,8 @@ impl Log {
         };
         let segment = &self.tail[at];
         match waiting.need {
-            Need::Written => segment.written.done() >= waiting.end,
+            // Durable by the journal is more: after a switch to `group` its bytes may be written much later.
+            Need::Written => segment.written.done().max(segment.durable.done()) >= waiting.end,
             Need::Durable => {
                 segment.entry_durable
                     && segment.durable.done() >= waiting.end
@@ -426,6 +430,7 @@ impl Log {
             }
             active.window.truncate(start);
             active.index.truncate(start, base);
+            active.forget_from(start);
             self.next = base;
             let Some(gone) = self.waiting.pop_back() else { break };
             ended(Ended { ticket: gone.ticket, result: Err(error.clone()), buffer: gone.buffer });

@@ -96,8 +96,10 @@ impl Log {
         }
         if segment.file.is_some()
             && segment.may_write()
-            && segment.unwritten_claimed() >= WRITE_BACK_BYTES
+            && (segment.unwritten_claimed() >= WRITE_BACK_BYTES
+                || segment.rolled && segment.unwritten_claimed() > 0)
         {
+            // No more bytes come to a rolled segment, and its seal waits for these.
             let whole = segment.whole_end(segment.claimed());
             return Step::Write { segment: base, end: whole, durable: false };
         }

@@ -273,6 +273,7 @@ async fn read_journals<D: Disk>(
 struct Known {
     identity: Identity,
     relaxed: bool,
+    foreign: bool,
     recovery_point: Offset,
     log_start: Offset,
 }
@@ -294,7 +295,9 @@ async fn identities<D: Disk>(
     let mut known = Vec::with_capacity(metas.len());
     for ((bytes, path), name) in metas.into_iter().zip(&listing.partitions) {
         let dir = plan.dir.join(name.to_string());
-        let meta = match bytes? {
+        let bytes = bytes?;
+        let foreign = bytes.is_none();
+        let meta = match bytes {
             Some(bytes) => PartitionMeta::decode(&bytes).map_err(|e| fixed(&path, e))?,
             // A directory that Kafka made: its acks came before a flush.
             None => {
@@ -308,6 +311,7 @@ async fn identities<D: Disk>(
         known.push(Known {
             identity,
             relaxed: meta.relaxed,
+            foreign,
             recovery_point: points.get(name).copied().unwrap_or_default(),
             log_start: starts.get(name).copied().unwrap_or_default(),
         });
@@ -386,6 +390,7 @@ async fn recover_all<D: Disk>(
             recovery_point: known.recovery_point,
             log_start: known.log_start,
             relaxed: known.relaxed,
+            foreign: known.foreign,
             direct: plan.direct,
             clean,
         };

@@ -10,6 +10,7 @@ use crate::files::{open, read_small, sync_directory};
 use crate::format::checkpoint::decode_epochs;
 use crate::format::index::{OffsetEntry, TimeEntry};
 use crate::format::names;
+use crate::format::seal::Seal;
 use crate::index::{Index, Indexed};
 use crate::limits::TORN_WINDOW_BYTES;
 use crate::log::{Identity, Sealed, Shape};
@@ -85,6 +86,8 @@ pub(crate) struct Terms {
     pub(crate) log_start: Offset,
     /// Bytes may have been acknowledged before they were flushed: any damage at the end is a torn tail.
     pub(crate) relaxed: bool,
+    /// Another program made the partition: offsets may be missing at a segment's end, with no seal to say so.
+    pub(crate) foreign: bool,
     pub(crate) direct: bool,
     /// The directory was closed cleanly: its journals were empty and nothing was in flight.
     pub(crate) clean: bool,
@@ -106,8 +109,10 @@ struct Walked {
     length: u64,
     index: Index,
     read_bytes: u64,
-    /// The walk ended where the next segment begins, or at the end of the file's data.
+    /// The walk ended where the next segment begins, or, in the last one, at the file's end.
     complete: bool,
+    /// All bytes are good, but offsets are missing before the next segment begins.
+    gap: bool,
     file: FileHandle,
 }
 
@@ -270,12 +275,12 @@ impl<D: Disk> Recovery<'_, D> {
                 index = Index::new(base, self.terms.shape.index_interval);
             }
             let mut scanner = BatchScanner::new(self.disk, self.arena, file, from, length);
-            let (mut next, mut end, mut complete) = (base, from, false);
+            let (mut next, mut end, mut void) = (base, from, false);
             while let Scanned::Batch(pos, header) = scanner.next().await? {
                 let Some((first, last)) = header.offsets() else { break };
                 // What was left of a failed tail is void from where the next segment begins.
-                complete = following.is_some_and(|limit| first >= limit);
-                if complete || first < next {
+                void = following.is_some_and(|limit| first >= limit);
+                if void || first < next {
                     break;
                 }
                 let bytes = header.batch_bytes() as u32;
@@ -285,12 +290,15 @@ impl<D: Disk> Recovery<'_, D> {
                 end = pos + u64::from(bytes);
             }
             read_bytes += scanner.read_bytes();
+            scanner.finish().await;
             // An index is no evidence: if nothing begins where it points, walk from the segment's beginning.
             if from > 0 && end == from && end < length {
                 continue;
             }
-            complete |= following.is_some_and(|limit| next >= limit) || end == length;
-            return Ok(Walked { end, next, length, index, read_bytes, complete, file });
+            let used_up = void || end == length;
+            let complete = following.map_or(used_up, |limit| next >= limit);
+            let gap = used_up && !complete;
+            return Ok(Walked { end, next, length, index, read_bytes, complete, gap, file });
         }
         unreachable!("the walk from the beginning returns")
     }
@@ -325,8 +333,15 @@ impl<D: Disk> Recovery<'_, D> {
 
     /// Whether what lies behind the walk's end is nothing, a torn tail or corruption.
     async fn judge(&self, base: Offset, walked: &Walked, later: &[Offset]) -> io::Result<Verdict> {
-        let _ = base;
         if walked.complete && !later.is_empty() {
+            return Ok(Verdict::Fine);
+        }
+        if let Some(&following) = later.first()
+            && walked.gap
+            && (self.terms.foreign || self.is_sealed(base, following, walked.end).await?)
+        {
+            // Compaction took the offsets away. Without such evidence the bytes behind the end are lost, and
+            // what comes after them was never acknowledged.
             return Ok(Verdict::Fine);
         }
         if walked.end == walked.length && later.is_empty() {
@@ -355,6 +370,18 @@ impl<D: Disk> Recovery<'_, D> {
         Ok(Verdict::Corrupt(format!(
             "{beyond} bytes lie behind it, more than can have been in flight ({TORN_WINDOW_BYTES})"
         )))
+    }
+
+    /// Whether the segment's seal says that it ends here and `following` comes next.
+    async fn is_sealed(&self, base: Offset, following: Offset, end: u64) -> io::Result<bool> {
+        let path = self.identity.dir.join(names::seal(base));
+        let bytes = read_small(self.disk, self.arena, &path).await?;
+        let seal = bytes.and_then(|bytes| Seal::decode(&bytes).ok());
+        Ok(seal.is_some_and(|seal| {
+            seal.incarnation == self.identity.incarnation
+                && (seal.base_offset, seal.next_offset) == (base, following)
+                && seal.length.get() == end
+        }))
     }
 
     /// Renames later segments aside: nothing in them was acknowledged.

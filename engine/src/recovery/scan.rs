@@ -61,6 +61,15 @@ impl<D: Disk> FileReader<D> {
         self.read_bytes += chunk.len() as u64;
         Ok((!chunk.is_empty()).then_some(chunk))
     }
+
+    /// Waits for what is still being read ahead: until then the file may be neither cut nor closed.
+    pub(crate) async fn finish(&mut self) {
+        while let Some(reading) = self.ahead.pop_front() {
+            // Nobody looks at it any more.
+            drop(reading.await);
+        }
+        self.next = self.length;
+    }
 }
 
 /// What a scan came upon.
@@ -99,6 +108,11 @@ impl<D: Disk> BatchScanner<D> {
     /// Bytes read so far.
     pub(crate) fn read_bytes(&self) -> u64 {
         self.reader.read_bytes
+    }
+
+    /// Ends the walk: see [`FileReader::finish`].
+    pub(crate) async fn finish(&mut self) {
+        self.reader.finish().await;
     }
 
     /// The bytes of the batch that was returned last, which ends where the next one begins.

@@ -14,11 +14,12 @@ use crate::local::join_bounded;
 use crate::log::{Access, Identity, Log};
 use crate::recovery::{Recovered, write_partition_meta};
 use crate::segment::{Reopened, Segment};
-use crate::types::{FlushPolicy, Incarnation, Offset, PartitionName};
+use crate::types::{FlushPolicy, Incarnation, Offset, PartitionName, Pos};
 
 use super::Context;
 use super::flush::{flush, until};
-use super::state::Errand;
+use super::read::Reader;
+use super::state::{Errand, State};
 
 /// A partition by name, and its log on this shard.
 pub(crate) type Named = Result<(PartitionName, LogId), OpenError>;
@@ -160,7 +161,7 @@ pub(crate) async fn set_policy(
     let relaxed = policy != FlushPolicy::Group;
     let was_relaxed = was != FlushPolicy::Group;
     if relaxed && !was_relaxed {
-        write_relaxed(cx, &dir, incarnation, true).await?;
+        write_relaxed(cx, id, &dir, incarnation, true).await?;
     }
     if let Some(log) = cx.state.borrow_mut().log(id) {
         log.policy = policy;
@@ -168,19 +169,44 @@ pub(crate) async fn set_policy(
     }
     if !relaxed && was_relaxed {
         flush(cx, id).await?;
-        write_relaxed(cx, &dir, incarnation, false).await?;
+        write_relaxed(cx, id, &dir, incarnation, false).await?;
     }
     cx.state.borrow_mut().look_at(id);
     Ok(())
 }
 
+/// The right to write a partition's small files, each of which is replaced by way of one temporary name.
+pub(crate) struct Filing<'a>(&'a Context, LogId);
+
+impl<'a> Filing<'a> {
+    pub(crate) async fn begin(cx: &'a Context, id: LogId) -> Result<Self, ControlError> {
+        until(cx, id, |state| {
+            state.log(id).is_some_and(|log| !std::mem::replace(&mut log.pointing, true))
+        })
+        .await?;
+        Ok(Self(cx, id))
+    }
+}
+
+impl Drop for Filing<'_> {
+    fn drop(&mut self) {
+        let mut state = self.0.state.borrow_mut();
+        if let Some(log) = state.log(self.1) {
+            log.pointing = false;
+        }
+        state.progress.notify();
+    }
+}
+
 async fn write_relaxed(
     cx: &Context,
+    id: LogId,
     dir: &Path,
     incarnation: Incarnation,
     relaxed: bool,
 ) -> Result<(), ControlError> {
     let meta = PartitionMeta { incarnation, relaxed };
+    let _filing = Filing::begin(cx, id).await?;
     let written = write_partition_meta(&cx.disk, &cx.arena(), dir, meta).await;
     written.map_err(|error| match error {
         OpenError::Io { source, operation, .. } => {
@@ -192,59 +218,69 @@ async fn write_relaxed(
 
 /// Brings all of a log into its files: after it, a copy of the partition's directory alone holds every ack.
 pub(crate) async fn checkpoint_log(cx: &Context, id: LogId) -> Result<(), ControlError> {
-    flush(cx, id).await?;
-    loop {
-        let job = {
-            let mut state = cx.state.borrow_mut();
-            let Some(log) = state.log(id) else { return Err(ControlError::Closed) };
-            let target = log.watermarks().dirty;
-            let found = log.tail.iter().find(|segment| !segment.is_flushed());
-            found.map(|segment| (segment.base(), segment.end(), target))
-        };
-        let Some((base, end, _)) = job else { break };
-        until(cx, id, |state| {
-            let Some(segment) = state.segment(id, base) else { return true };
-            if segment.written.done() >= end && segment.written.unfinished() == 0
-                || segment.flushed() >= end
-            {
-                return true;
-            }
-            if segment.file.is_some() && segment.may_write() {
-                let whole = segment.whole_end(segment.claimed());
-                if whole > segment.write_issued() {
-                    state.write(id, base, whole, false);
-                } else if segment.may_pad() {
-                    state.write_tail(id, base, true);
-                }
-            }
-            false
-        })
-        .await?;
-        let found = {
-            let mut state = cx.state.borrow_mut();
-            state.segment(id, base).and_then(|s| s.file.map(|file| (file, s.flushable())))
-        };
-        let Some((file, reached)) = found else { continue };
-        let synced = cx.disk.run(Op::Sync { file, data_only: true }).await;
-        if let Err(error) = synced {
-            let fault = Fault::new("flushing a segment", &error);
-            super::prepare::fence(cx, id, fault);
-            return Err(ControlError::Disk(fault));
-        }
-        let mut state = cx.state.borrow_mut();
-        let Some(segment) = state.segment(id, base) else { continue };
-        segment.finish_flush(reached);
-        let done = segment.flushed() >= end;
-        state.settle(id);
-        state.progress.notify();
-        if done && state.log(id).is_some_and(|log| log.active().base() == base) {
-            break;
+    let goals: Vec<(Offset, Pos)> = match cx.state.borrow_mut().log(id) {
+        Some(log) => log.tail.iter().map(|segment| (segment.base(), segment.end())).collect(),
+        None => return Err(ControlError::Closed),
+    };
+    for (base, end) in goals {
+        while !is_in_file(&mut cx.state.borrow_mut(), id, (base, end)) {
+            // A tail is padded for good only while the journal holds its image: what came meanwhile too.
+            flush(cx, id).await?;
+            bring_to_file(cx, id, (base, end)).await?;
         }
     }
     write_epochs(cx, id).await
 }
 
+fn is_in_file(state: &mut State, id: LogId, (base, end): (Offset, Pos)) -> bool {
+    state.segment(id, base).is_none_or(|segment| segment.flushed() >= end)
+}
+
+/// Writes a segment's bytes out and flushes its file once.
+async fn bring_to_file(cx: &Context, id: LogId, goal: (Offset, Pos)) -> Result<(), ControlError> {
+    let (base, _) = goal;
+    until(cx, id, |state| {
+        if is_in_file(state, id, goal) {
+            return true;
+        }
+        let Some(segment) = state.segment(id, base) else { return true };
+        if segment.file.is_some() && segment.may_write() {
+            let whole = segment.whole_end(segment.claimed());
+            if whole > segment.write_issued() {
+                state.write(id, base, whole, false);
+                return false;
+            } else if segment.may_pad() {
+                state.write_tail(id, base, true);
+                return false;
+            }
+        }
+        segment.written.done() == segment.end() && segment.written.unfinished() == 0
+    })
+    .await?;
+    let found = {
+        let mut state = cx.state.borrow_mut();
+        state.segment(id, base).and_then(|s| s.file.map(|file| (file, s.flushable())))
+    };
+    let Some((file, reached)) = found else { return Ok(()) };
+    let user = Reader::new(cx, id);
+    let synced = cx.disk.run(Op::Sync { file, data_only: true }).await;
+    drop(user);
+    if let Err(error) = synced {
+        let fault = Fault::new("flushing a segment", &error);
+        super::prepare::fence(cx, id, fault);
+        return Err(ControlError::Disk(fault));
+    }
+    let mut state = cx.state.borrow_mut();
+    if let Some(segment) = state.segment(id, base) {
+        segment.finish_flush(reached);
+    }
+    state.settle(id);
+    state.progress.notify();
+    Ok(())
+}
+
 async fn write_epochs(cx: &Context, id: LogId) -> Result<(), ControlError> {
+    let _filing = Filing::begin(cx, id).await?;
     let (path, text) = {
         let mut state = cx.state.borrow_mut();
         let Some(log) = state.log(id) else { return Err(ControlError::Closed) };
@@ -267,7 +303,11 @@ pub(crate) async fn close_log(cx: &Context, id: LogId) -> Result<(), ControlErro
     checkpoint_log(cx, id).await?;
     until(cx, id, |state| {
         state.log(id).is_none_or(|log| {
-            log.tail.len() == 1 && log.writes_in_flight == 0 && !log.tail[0].preparing
+            log.tail.len() == 1
+                && log.writes_in_flight == 0
+                && log.readers == 0
+                && !log.pointing
+                && !log.tail[0].preparing
         })
     })
     .await?;
@@ -384,9 +424,7 @@ pub(crate) async fn mark_clean(cx: Context) -> Result<(), ControlError> {
     let io = |error: std::io::Error| {
         ControlError::Disk(Fault::new("marking the clean shutdown", &error))
     };
-    if !super::points::write(&cx).await {
-        return Err(io(std::io::Error::from_raw_os_error(libc::EIO)));
-    }
+    super::points::persist(&cx).await.map_err(ControlError::Disk)?;
     let dir = cx.state.borrow().dir.clone();
     let path = dir.join(names::CLEAN);
     write_small(&cx.disk, &cx.arena(), path, b"clean\n").await.map_err(io)?;

@@ -14,14 +14,15 @@ use crate::types::{Offset, Pos};
 
 use super::Context;
 use super::prepare::fence;
+use super::read::Reader;
 use super::state::{Forced, State};
 use crate::local::join_bounded;
 
 /// How much of the journal a checkpoint frees.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Extent {
-    /// The older half.
-    Half,
+    /// The older three quarters: what comes after completes most of their last blocks.
+    Older,
     /// All that is durable now.
     All,
     /// Groups up to this sequence.
@@ -33,6 +34,8 @@ struct Item {
     log: LogId,
     segment: Offset,
     need: Pos,
+    /// The log's count of truncations when the item was made: afterwards it is void.
+    cuts: u32,
 }
 
 enum Status {
@@ -49,7 +52,7 @@ pub(crate) async fn checkpoint(cx: Context, extent: Extent) -> bool {
     let until = {
         let state = cx.state.borrow();
         match extent {
-            Extent::Half => state.journal.older_part(1, 2),
+            Extent::Older => state.journal.older_part(3, 4),
             Extent::All => Some(state.journal.durable_sequence()),
             Extent::UpTo(sequence) => Some(sequence),
         }
@@ -140,7 +143,11 @@ fn collect(state: &State, until: u64, carried: &[LogId]) -> VecDeque<Item> {
             *need = (*need).max(reference.end);
         }
     });
-    needs.into_iter().map(|((log, segment), need)| Item { log, segment, need }).collect()
+    let item = |((log, segment), need): ((LogId, Offset), Pos)| {
+        let cuts = state.logs[log.0 as usize].as_deref().map_or(0, |log| log.cuts);
+        Item { log, segment, need, cuts }
+    };
+    needs.into_iter().map(item).collect()
 }
 
 /// Brings every item's bytes into its file. Returns the logs that can not be written.
@@ -178,7 +185,7 @@ async fn write_back(cx: &Context, mut waiting: VecDeque<Item>) -> Vec<LogId> {
 
 fn is_written(state: &mut State, item: &Item) -> bool {
     let Some(log) = state.log(item.log) else { return true };
-    if matches!(log.access, Access::Fenced(_)) {
+    if matches!(log.access, Access::Fenced(_)) || log.cuts != item.cuts {
         return true;
     }
     log.segment(item.segment).is_none_or(|segment| segment.written.done() >= item.need)
@@ -189,6 +196,9 @@ fn write_item(state: &mut State, item: &Item) -> Status {
     let Some(log) = state.log(item.log) else { return Status::Done };
     if matches!(log.access, Access::Fenced(_)) {
         return Status::Stuck;
+    }
+    if log.cuts != item.cuts {
+        return Status::Done;
     }
     let Some(segment) = log.segment(item.segment) else { return Status::Done };
     if segment.written.done() >= item.need {
@@ -263,7 +273,9 @@ async fn flush(cx: &Context, items: &VecDeque<Item>) {
         let global = state.settings.global_flush.then_some(state.journal_file);
         let mut targets: Vec<(Item, FileHandle, Pos)> = Vec::new();
         for item in items {
-            if let Some(segment) = state.segment(item.log, item.segment)
+            if let Some(log) = state.log(item.log)
+                && log.cuts == item.cuts
+                && let Some(segment) = log.segment(item.segment)
                 && let Some(file) = segment.file
             {
                 targets.push((*item, file, segment.flushable()));
@@ -271,6 +283,8 @@ async fn flush(cx: &Context, items: &VecDeque<Item>) {
         }
         (targets, global)
     };
+    // The files stay open, and are not cut, until the flush has ended.
+    let users: Vec<Reader> = targets.iter().map(|(item, ..)| Reader::new(cx, item.log)).collect();
     let disk = &cx.disk;
     let results = if let Some(file) = global {
         let one = disk.run(Op::Sync { file, data_only: true }).await.map(drop);
@@ -295,4 +309,5 @@ async fn flush(cx: &Context, items: &VecDeque<Item>) {
         }
         state.settle(item.log);
     }
+    drop(users);
 }

@@ -4,10 +4,12 @@ use crate::command::{Disk, Op};
 use crate::error::{ControlError, Fault};
 use crate::journal::LogId;
 use crate::log::{Access, Unflushed};
+use crate::segment::Segment;
 use crate::types::{FlushPolicy, Offset, Pos};
 
 use super::Context;
 use super::prepare::fence;
+use super::read::Reader;
 use super::state::{Errand, State};
 
 /// Waits until `done` says so; `Err` if the log is fenced or gone before.
@@ -91,47 +93,55 @@ async fn flush_segment(
     base: Offset,
     end: Pos,
 ) -> Result<(), ControlError> {
-    let gone = |state: &mut State| state.segment(id, base).is_none();
-    until(cx, id, |state| {
-        gone(state)
-            || state.segment(id, base).is_some_and(|s| {
-                s.written.done() >= end || (!s.needs_flush() && s.durable.done() >= end)
-            })
-    })
-    .await?;
-    let (file, reached) = {
-        let mut state = cx.state.borrow_mut();
-        let Some(segment) = state.segment(id, base) else { return Ok(()) };
-        if segment.durable.done() >= end && segment.entry_durable {
-            return Ok(());
-        }
-        let Some(file) = segment.file else { return Ok(()) };
-        (file, segment.flushable())
+    let durable = |state: &mut State| {
+        state
+            .segment(id, base)
+            .is_none_or(|s| s.durable.done() >= end && s.entry_durable)
     };
-    cx.state.borrow_mut().stats.flushes += 1;
-    if let Err(error) = cx.disk.run(Op::Sync { file, data_only: true }).await {
-        let fault = Fault::new("flushing a segment", &error);
-        fence(cx, id, fault);
-        return Err(ControlError::Disk(fault));
-    }
-    {
-        let mut state = cx.state.borrow_mut();
-        let Some(segment) = state.segment(id, base) else { return Ok(()) };
-        segment.finish_flush(reached);
-        if segment.durable.done() < end {
-            // The tail may be rewritten: it counts by its image in the journal.
-            segment.journal_goal = segment.journal_goal.max(end);
-            if let Some(fault) = state.journal.fault() {
-                return Err(ControlError::Disk(fault));
+    loop {
+        until(cx, id, |state| {
+            let written = |s: &mut Segment| {
+                s.written.done() >= end || (!s.needs_flush() && s.durable.done() >= end)
+            };
+            state.segment(id, base).is_none_or(written)
+        })
+        .await?;
+        let (file, reached) = {
+            let mut state = cx.state.borrow_mut();
+            if durable(&mut state) {
+                return Ok(());
             }
+            let Some(segment) = state.segment(id, base) else { return Ok(()) };
+            let Some(file) = segment.file else { return Ok(()) };
+            (file, segment.flushable())
+        };
+        cx.state.borrow_mut().stats.flushes += 1;
+        let user = Reader::new(cx, id);
+        let synced = cx.disk.run(Op::Sync { file, data_only: true }).await;
+        drop(user);
+        if let Err(error) = synced {
+            let fault = Fault::new("flushing a segment", &error);
+            fence(cx, id, fault);
+            return Err(ControlError::Disk(fault));
         }
-        state.look_at(id);
+        {
+            let mut state = cx.state.borrow_mut();
+            let Some(segment) = state.segment(id, base) else { return Ok(()) };
+            segment.finish_flush(reached);
+            if segment.durable.done() < end {
+                // The tail may be rewritten: it counts by its image in the journal.
+                segment.journal_goal = segment.journal_goal.max(end);
+                if let Some(fault) = state.journal.fault() {
+                    return Err(ControlError::Disk(fault));
+                }
+            }
+            state.look_at(id);
+        }
+        // More may have been written meanwhile, without a flush: the journal takes nothing behind that.
+        let overtaken =
+            |state: &mut State| state.segment(id, base).is_some_and(|s| s.needs_flush());
+        until(cx, id, |state| durable(state) || overtaken(state)).await?;
     }
-    until(cx, id, |state| {
-        gone(state)
-            || state.segment(id, base).is_some_and(|s| s.durable.done() >= end && s.entry_durable)
-    })
-    .await
 }
 
 /// Flushes an `interval` log when its time is up.

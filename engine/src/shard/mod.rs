@@ -111,6 +111,12 @@ impl<R: Ring, C: Clock> Shard<R, C> {
         drop(self.executor.spawn(procedure));
     }
 
+    /// The ring, for what a test wants to know of it.
+    #[cfg(test)]
+    pub(crate) fn ring(&self) -> &R {
+        &self.ring
+    }
+
     /// One turn. Sleeps at most as `wait` allows if there is nothing to do.
     pub(crate) fn turn(&mut self, wait: Wait) -> io::Result<()> {
         {
@@ -263,7 +269,7 @@ impl<R: Ring, C: Clock> Shard<R, C> {
         self.spawn(async move {
             cx.state.borrow_mut().trim_all();
             let short = cx.state.borrow().is_short_of_memory();
-            let extent = if short { Extent::All } else { Extent::Half };
+            let extent = if short { Extent::All } else { Extent::Older };
             let freed = checkpoint::checkpoint(cx.clone(), extent).await;
             let mut state = cx.state.borrow_mut();
             state.after_checkpoint(freed);

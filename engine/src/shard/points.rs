@@ -10,6 +10,7 @@ use crate::files::{sync_directory, write_small};
 use crate::format::checkpoint::encode_offsets;
 use crate::format::names;
 use crate::journal::LogId;
+use crate::limits::POINTS_RETRY_NS;
 use crate::types::{Offset, PartitionName};
 
 use super::Context;
@@ -46,8 +47,8 @@ impl Points {
         table.changed |= table.points.remove(name).is_some();
     }
 
-    /// Whether a partition's point may not be on disk yet.
-    pub(crate) fn is_unwritten(&self, _name: &PartitionName) -> bool {
+    /// Whether some point may not be on disk yet.
+    pub(crate) fn is_unwritten(&self) -> bool {
         let table = self.lock();
         table.changed || table.writing
     }
@@ -87,7 +88,9 @@ pub(crate) async fn advance(cx: Context, id: LogId) {
         let (name, dir) = (log.identity.name.clone(), log.identity.dir.clone());
         let first = &mut log.tail[0];
         let base = first.base();
-        let mark = first.flushed_mark().filter(|(_, offset)| *offset > log.recovery_point);
+        // A rolled segment's point comes with its seal.
+        let mark = if first.rolled { None } else { first.flushed_mark() };
+        let mark = mark.filter(|(_, offset)| *offset > log.recovery_point);
         mark.map(|(pos, offset)| {
             let (offsets, times) = log.tail[0].index.encode_before(pos, offset);
             log.recovery_point = offset;
@@ -100,17 +103,20 @@ pub(crate) async fn advance(cx: Context, id: LogId) {
         })
     };
     if let Some((name, dir, files, offset)) = found {
-        if let Err(fault) = persist_indexes(&cx, dir, files).await {
-            fence(&cx, id, fault);
-            return;
+        match persist_indexes(&cx, dir, files).await {
+            Ok(()) => {
+                cx.points.set(name, offset);
+                // A failure costs only a longer recovery: it is tried again with the next point.
+                let _ = write(&cx).await;
+            }
+            Err(fault) => fence(&cx, id, fault),
         }
-        cx.points.set(name, offset);
-        write(&cx).await;
     }
     let mut state = cx.state.borrow_mut();
     if let Some(log) = state.log(id) {
         log.pointing = false;
     }
+    state.progress.notify();
 }
 
 async fn persist_indexes(
@@ -127,10 +133,9 @@ async fn persist_indexes(
     synced.map_err(|e| Fault::new("flushing a directory", &e))
 }
 
-/// Persists the table, if it has changed and no other shard is at it. A failure costs only a longer recovery: it
-/// is tried again with the next point.
-pub(crate) async fn write(cx: &Context) -> bool {
-    let Some(text) = cx.points.begin_write() else { return !cx.points.wants_writing() };
+/// Persists the table, if it has changed and no other shard is at it.
+async fn write(cx: &Context) -> Result<(), Fault> {
+    let Some(text) = cx.points.begin_write() else { return Ok(()) };
     let dir = cx.state.borrow().dir.clone();
     let path = dir.join(names::RECOVERY_POINTS);
     let arena = cx.arena();
@@ -139,5 +144,19 @@ pub(crate) async fn write(cx: &Context) -> bool {
         error => error,
     };
     cx.points.end_write(written.is_ok());
-    written.is_ok()
+    written.map_err(|e| Fault::new("writing recovery points", &e))
+}
+
+/// Waits until every point set before this call is on disk, whoever writes it.
+pub(crate) async fn persist(cx: &Context) -> Result<(), Fault> {
+    while cx.points.is_unwritten() {
+        if cx.points.wants_writing() {
+            write(cx).await?;
+        } else {
+            // Another shard is at it, and its thread rings no bell here.
+            let now = cx.state.borrow().time.ns;
+            cx.tasks.sleep_until(now + POINTS_RETRY_NS).await;
+        }
+    }
+    Ok(())
 }

@@ -137,7 +137,7 @@ async fn seek(cx: &Context, id: LogId, place: Place, offset: Offset) -> Result<P
             _ => unreachable!("a length gives a length"),
         },
     };
-    keep_open(cx, id, place.base, file, end).await;
+    let file = keep_open(cx, id, place.base, file, end).await;
     let index = dir.join(names::index(place.base));
     let bytes = read_small(&cx.disk, &cx.arena(), &index).await.map_err(io)?.unwrap_or_default();
     let mut entries: Vec<OffsetEntry> = Vec::with_capacity(bytes.len() / 8);
@@ -151,18 +151,26 @@ async fn seek(cx: &Context, id: LogId, place: Place, offset: Offset) -> Result<P
     Ok(Place { pos, end: Some(end), source: Source::Sealed { file: Some(file) }, ..place })
 }
 
-/// Keeps one sealed segment open for reading; another one that was is closed.
-async fn keep_open(cx: &Context, id: LogId, base: Offset, file: FileHandle, end: Pos) {
+/// Keeps one sealed segment open for reading; another one that was is closed. Returns the file to read: the one that
+/// is kept.
+async fn keep_open(
+    cx: &Context,
+    id: LogId,
+    base: Offset,
+    file: FileHandle,
+    end: Pos,
+) -> FileHandle {
+    let mut kept = file;
     let closing = {
         let mut state = cx.state.borrow_mut();
-        let Some(log) = state.log(id) else { return };
+        let Some(log) = state.log(id) else { return file };
         let mut closing = Vec::new();
         for sealed in &mut log.sealed {
             if sealed.base == base {
                 sealed.end = Some(end);
-                if let Some(other) = sealed.file.replace(file).filter(|other| *other != file) {
-                    closing.push(other);
-                }
+                // Another read may have opened it meanwhile, and is using what it opened.
+                kept = *sealed.file.get_or_insert(file);
+                closing.extend((kept != file).then_some(file));
             } else {
                 // Another read of it may be under way: files are closed only by a lone reader.
                 closing.extend((log.readers == 1).then(|| sealed.file.take()).flatten());
@@ -173,6 +181,7 @@ async fn keep_open(cx: &Context, id: LogId, base: Offset, file: FileHandle, end:
     for file in closing {
         drop(cx.disk.run(Op::Close { file }).await);
     }
+    kept
 }
 
 /// Gathers whole batches from a place on. Returns the offset that comes next.
@@ -357,14 +366,14 @@ fn from_memory(
     true
 }
 
-/// Counts a read of files under way, so that they stay open.
-struct Reader {
+/// Counts a use of a log's files under way, so that they stay open.
+pub(crate) struct Reader {
     cx: Context,
     id: LogId,
 }
 
 impl Reader {
-    fn new(cx: &Context, id: LogId) -> Self {
+    pub(crate) fn new(cx: &Context, id: LogId) -> Self {
         if let Some(log) = cx.state.borrow_mut().log(id) {
             log.readers += 1;
         }
@@ -374,9 +383,12 @@ impl Reader {
 
 impl Drop for Reader {
     fn drop(&mut self) {
-        if let Some(log) = self.cx.state.borrow_mut().log(self.id) {
+        let mut state = self.cx.state.borrow_mut();
+        if let Some(log) = state.log(self.id) {
             log.readers -= 1;
         }
+        // A truncation waits for the last one.
+        state.progress.notify();
     }
 }
 

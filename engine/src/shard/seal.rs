@@ -15,6 +15,7 @@ use crate::recovery::scan::{BatchScanner, FileReader, Scanned};
 use crate::types::{Offset, Pos};
 
 use super::Context;
+use super::attach::Filing;
 use super::flush::until;
 use super::prepare::fence;
 use crate::files::{open, sync_directory, write_small};
@@ -33,6 +34,8 @@ pub(crate) async fn seal(cx: Context, id: LogId, base: Offset) {
 
 async fn try_seal(cx: &Context, id: LogId, base: Offset) -> Result<(), ControlError> {
     finish_bytes(cx, id, base).await?;
+    // A recovery point under way writes the same index.
+    until(cx, id, |state| state.log(id).is_none_or(|log| !log.pointing)).await?;
     let crc = whole_crc(cx, id, base).await?;
     let (file, end, dir, files) = {
         let mut state = cx.state.borrow_mut();
@@ -55,6 +58,9 @@ async fn try_seal(cx: &Context, id: LogId, base: Offset) -> Result<(), ControlEr
     let io = |operation: &'static str| {
         move |error: std::io::Error| ControlError::Disk(Fault::new(operation, &error))
     };
+    // Space that is still being prepared would make the file longer again.
+    until(cx, id, |state| state.segment(id, base).is_none_or(|s| !s.preparing)).await?;
+    let _filing = Filing::begin(cx, id).await?;
     let cut = Op::Truncate { file, len: end.get() };
     cx.disk.run(cut).await.map_err(io("cutting a segment to its data"))?;
     cx.disk.run(Op::Sync { file, data_only: false }).await.map_err(io("flushing a segment"))?;
@@ -82,7 +88,15 @@ async fn whole_crc(cx: &Context, id: LogId, base: Offset) -> Result<u32, Control
     let arena = cx.arena();
     let mut reader = FileReader::new(&cx.disk, &arena, file, 0, end);
     let read = |error: std::io::Error| ControlError::Disk(Fault::new("reading a segment", &error));
-    while let Some(chunk) = reader.next().await.map_err(read)? {
+    loop {
+        let chunk = match reader.next().await {
+            Ok(Some(chunk)) => chunk,
+            Ok(None) => break,
+            Err(error) => {
+                reader.finish().await;
+                return Err(read(error));
+            }
+        };
         let part = &chunk[..chunk.len().min(left as usize)];
         crc = crc32c_append(crc, part);
         left -= part.len() as u64;
@@ -155,7 +169,8 @@ async fn retire(cx: &Context, id: LogId, base: Offset) {
             kept += usize::from(file.is_some());
             closing.extend(segment.file.filter(|_| log.readers == 0));
             log.sealed.push(Sealed { base: segment.base(), end: Some(segment.end()), file });
-            point = Some((log.identity.name.clone(), log.active().base()));
+            // Not the active one: segments between may be rolled and not flushed.
+            point = Some((log.identity.name.clone(), log.tail[0].base()));
         }
         if let Some((_, offset)) = &point {
             log.recovery_point = *offset;
@@ -220,6 +235,7 @@ async fn try_reseal(cx: &Context, id: LogId, base: Offset) -> std::io::Result<()
         let max_timestamp = header.max_timestamp;
         index.push(Indexed { last, pos: Pos::new(pos), bytes, max_timestamp });
     }
+    scanner.finish().await;
     index.finish();
     cx.disk.run(Op::Truncate { file, len: end }).await?;
     cx.disk.run(Op::Sync { file, data_only: false }).await?;

@@ -511,10 +511,25 @@ impl State {
             if in_flight >= GROUPS_IN_FLIGHT_MAX || !worth_it || self.journal.fault().is_some() {
                 return;
             }
-            if !self.form_group() {
+            if !self.has_room() && self.forced.is_empty() || !self.form_group() {
                 return;
             }
         }
+    }
+
+    /// Whether the journal has room for a group of appends. Sees to it that it will have.
+    fn has_room(&mut self) -> bool {
+        if self.journal.room(CHUNK_BYTES_MAX as u64, false).is_some() {
+            return true;
+        }
+        self.stats.journal_waits += 1;
+        if self.journal.has_unannounced() && self.forced.is_empty() {
+            self.force(Forced::Announce);
+        }
+        if !self.checkpointing {
+            self.errand(Errand::Checkpoint);
+        }
+        false
     }
 
     /// Fills one group, with what is forced and with the logs that wait. `false` if none went out.
@@ -605,7 +620,7 @@ impl State {
         last
     }
 
-    /// Sends the group that was chosen, or puts its logs back if the journal or memory has no room.
+    /// Sends the group that was chosen, or puts its logs back if there is no memory for it.
     fn send_group(&mut self, bytes: u64, forced: Option<u64>) -> bool {
         let total = bytes.next_multiple_of(self.settings.shape.block);
         let room = self.journal.room(total, forced.is_some());
@@ -657,10 +672,6 @@ impl State {
     }
 
     fn put_back(&mut self, mut group: Vec<Chosen>, forced: Option<u64>) {
-        self.stats.journal_waits += 1;
-        if self.journal.has_unannounced() && forced.is_none() {
-            self.force(Forced::Announce);
-        }
         for chosen in group.drain(..).rev() {
             if chosen.reference.claims {
                 if let Some(log) = self.log(chosen.reference.log) {
@@ -705,7 +716,8 @@ impl State {
         self.journal.landed(sequence, |reference| {
             let Some(log) = logs[reference.log.0 as usize].as_deref_mut() else { return };
             let Some(segment) = log.segment(reference.segment) else { return };
-            if reference.claims {
+            // An empty one was voided by a truncation while the group was in flight.
+            if reference.claims && reference.start < reference.end {
                 segment.durable.finish(reference.start, reference.end);
             }
             log.settle(|ended| tell(inbox, ended));

@@ -131,6 +131,7 @@ async fn find(
     while let Scanned::Batch(pos, header) = scanner.next().await? {
         let Some((first, last)) = header.offsets() else { break };
         if first >= offset {
+            scanner.finish().await;
             return Ok((first == offset).then_some((index, Pos::new(pos))));
         }
         let bytes = header.batch_bytes() as u32;
@@ -138,26 +139,20 @@ async fn find(
         index.push(Indexed { last, pos: Pos::new(pos), bytes, max_timestamp });
         end = pos + u64::from(bytes);
     }
+    scanner.finish().await;
     // The offset is where the next segment begins.
     Ok(Some((index, Pos::new(end))))
 }
 
 /// The recovery point comes down before anything is cut: recovery must not look behind the new end.
 async fn lower_point(cx: &Context, id: LogId, offset: Offset) -> Result<(), ControlError> {
-    let name = {
+    {
         let mut state = cx.state.borrow_mut();
         let Some(log) = state.log(id) else { return Err(ControlError::Closed) };
         log.recovery_point = log.recovery_point.min(offset);
         cx.points.set(log.identity.name.clone(), log.recovery_point);
-        log.identity.name.clone()
-    };
-    while cx.points.is_unwritten(&name) {
-        if !points::write(cx).await {
-            let now = cx.state.borrow().time.ns;
-            cx.tasks.sleep_until(now + crate::limits::POINTS_RETRY_NS).await;
-        }
     }
-    Ok(())
+    points::persist(cx).await.map_err(ControlError::Disk)
 }
 
 /// Puts a segment that ends at the cut in the tail's place. Returns the bases of those that come after it.
@@ -196,8 +191,11 @@ async fn replace(
         let later: Vec<Offset> = bases.filter(|later| *later > base).collect();
         log.sealed.retain(|sealed| sealed.base < base);
         log.tail.clear();
+        log.cuts += 1;
         log.tail.push_back(segment);
         log.cut(offset, |ended| tell(&inbox, ended));
+        // What stays is flushed, what goes is void: no group is needed for either.
+        state.journal.void(id);
         state.files_open = state.files_open + 1 - open;
         (later, closing)
     };

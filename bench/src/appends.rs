@@ -1,0 +1,63 @@
+//! The engine as clients see it: batches sent through [`LogHandle`] futures, memory taken back with each ack.
+
+use anyhow::Result;
+use ringmain::error::AppendError;
+use ringmain::{AppendFuture, Appended, LogHandle};
+
+use crate::batches::fill;
+use crate::clients::{Acked, Target};
+use crate::payload::{Cursor, Payload};
+
+/// Clients that append batches of one size to some partitions in turn.
+pub struct Appends<'a> {
+    logs: &'a [LogHandle],
+    desks: Box<[Desk<'a>]>,
+    batch_bytes: usize,
+}
+
+struct Desk<'a> {
+    /// The last batch's memory.
+    buffer: Vec<u8>,
+    cursor: Cursor<'a>,
+    /// The partition of the next batch.
+    next: usize,
+}
+
+impl<'a> Appends<'a> {
+    /// `clients` clients of `logs`, each with lines of its own.
+    pub fn new(
+        logs: &'a [LogHandle],
+        clients: u32,
+        batch_bytes: usize,
+        payload: &'a Payload,
+    ) -> Self {
+        let desk = |client: u32| Desk {
+            buffer: Vec::with_capacity(batch_bytes),
+            cursor: payload.cursor(client as usize),
+            next: client as usize % logs.len(),
+        };
+        Self { logs, desks: (0..clients).map(desk).collect(), batch_bytes }
+    }
+}
+
+impl Target for Appends<'_> {
+    type Fut = AppendFuture;
+
+    fn append(&mut self, client: u32) -> AppendFuture {
+        // Clients step over each other, so that together they reach every partition equally often.
+        let step = self.desks.len();
+        let desk = &mut self.desks[client as usize];
+        let log = &self.logs[desk.next];
+        desk.next = (desk.next + step) % self.logs.len();
+        let buffer = std::mem::take(&mut desk.buffer);
+        let batch = fill(buffer, self.batch_bytes, client, &mut desk.cursor);
+        log.append(batch.expect("sizes of the plan fit"))
+    }
+
+    fn acked(&mut self, client: u32, output: Result<Appended, AppendError>) -> Result<Acked> {
+        let Appended { base_offset, last_offset, buffer } = output?;
+        self.desks[client as usize].buffer = buffer;
+        let records = (last_offset.get() - base_offset.get() + 1) as u64;
+        Ok(Acked { records, bytes: self.batch_bytes as u64 })
+    }
+}

@@ -1,0 +1,285 @@
+//! All arms that were asked for, ready to run: the device, the floor, and the engines.
+
+use std::time::{Duration, Instant};
+
+use anyhow::{Context, Result};
+use ringmain::LogHandle;
+use ringmain::buffers::Arena;
+use ringmain::ring::backend::{AnyRing, Backend, open_ring};
+
+use crate::appends::Appends;
+use crate::board::Board;
+use crate::clients::{Load, drive};
+use crate::cores::{CLIENTS, DISK, Pinned};
+use crate::device::{Device, Job, Plot};
+use crate::floor::{self, Floor};
+use crate::payload::Payload;
+use crate::plan::{Arm, Row, SLICES};
+use crate::sample::{Cost, Sample};
+use crate::site::{self, Site};
+use crate::summary::Measured;
+use crate::workdir::WorkDir;
+
+/// Bytes of the device's file.
+const DEVICE_BYTES: u64 = 256 << 20;
+
+/// Bytes of each file of the arm that writes to a file a partition.
+const DIRECT_BYTES: u64 = 256 << 10;
+
+/// A quarter of the most writes in flight of any raw row: a ring takes four times its queue.
+const RING_ENTRIES: u32 = 256;
+
+/// Bounds of the space readied before a slice of a row with one partition. A segment holds the upper one.
+const SLICE_BYTES_MIN: u64 = 16 << 20;
+const SLICE_BYTES_MAX: u64 = 960 << 20;
+
+/// Bytes a second that space is readied for, for large batches and for small ones.
+const LARGE_BYTES_PER_S: f64 = 600e6;
+const SMALL_BYTES_PER_S: f64 = 300e6;
+
+/// A batch is large from this size on.
+const LARGE_BYTES: u64 = 64 << 10;
+
+/// A slice's warm-up, as a share of it.
+const WARM_UP: f64 = 0.2;
+
+/// Rows of many partitions share a set of them; this many rows at most.
+const SHARERS: u64 = 2;
+
+/// Space readied in each partition where there are many, before the first slice. Half of it is used, because
+/// the engine readies more from there on.
+const fn partition_bytes(partitions: u64) -> u64 {
+    if partitions > 1000 { 128 << 10 } else { 1536 << 10 }
+}
+
+/// Bytes that a slice of the row, planned to take `each`, may append, so that no space is readied while the
+/// clock runs.
+fn slice_bytes(row: &Row, each: Duration) -> u64 {
+    if row.partitions > 1 {
+        let many = row.partitions;
+        return many * partition_bytes(many) / 2 / SHARERS / SLICES as u64;
+    }
+    let rate = if row.batch_bytes < LARGE_BYTES { SMALL_BYTES_PER_S } else { LARGE_BYTES_PER_S };
+    let bytes = (rate * each.as_secs_f64()) as u64;
+    bytes.clamp(SLICE_BYTES_MIN, SLICE_BYTES_MAX).next_multiple_of(1 << 20)
+}
+
+/// Bytes on disk that these rows take.
+pub fn bytes_needed(rows: &[&Row], each: Duration) -> u64 {
+    let mut bytes = DEVICE_BYTES + floor::FILE_BYTES;
+    for row in rows.iter().filter(|row| row.arm == Arm::Engine) {
+        bytes += match row.partitions {
+            1 => slice_bytes(row, each) * SLICES as u64,
+            many => many * partition_bytes(many),
+        };
+    }
+    bytes
+}
+
+/// An engine and the partitions of its rows.
+struct Place {
+    partitions: u64,
+    site: Site,
+    /// By topic.
+    logs: Vec<(&'static str, Vec<LogHandle>)>,
+}
+
+/// The arms.
+pub struct Rig<'a> {
+    rows: Vec<&'static Row>,
+    /// How long a slice was planned to take.
+    each: Duration,
+    device: Device<AnyRing>,
+    direct: bool,
+    floor: Option<Floor>,
+    places: Vec<Place>,
+    fallback: Option<String>,
+    payload: &'a Payload,
+    board: &'static Board,
+}
+
+/// The partitions of a row: its own if it has one, else those of all rows with as many.
+fn topic(row: &Row) -> &'static str {
+    if row.partitions == 1 { row.name } else { "many" }
+}
+
+impl<'a> Rig<'a> {
+    /// Makes files and partitions. Call on a thread that is not pinned.
+    ///
+    /// # Errors
+    /// If something can't be made, or the user stops the run.
+    pub fn new(
+        rows: Vec<&'static Row>,
+        each: Duration,
+        dir: &mut WorkDir,
+        (arena, payload): (&Arena, &'a Payload),
+    ) -> Result<Self> {
+        let clients = rows.iter().map(|row| row.in_flight as u32).max().unwrap_or(1);
+        let floor = rows.iter().any(|row| row.arm == Arm::Floor);
+        let floor = floor.then(|| Floor::start(&dir.subdir("floor")?, clients)).transpose()?;
+        let places = places(&rows, dir)?;
+        let mut plots = vec![Plot::prepare(&dir.subdir("device")?, 1, DEVICE_BYTES)?];
+        let files = rows.iter().find_map(|row| match row.arm {
+            Arm::Direct(job) => Some(job.files),
+            _ => None,
+        });
+        if let Some(files) = files {
+            plots.push(Plot::prepare(&dir.subdir("direct")?, files, DIRECT_BYTES)?);
+        }
+        let (ring, fallback) =
+            open_ring(Backend::Auto, RING_ENTRIES).context("cannot make a ring")?;
+        let device = Device::open(ring, arena, &plots, payload)?;
+        let direct = plots.iter().all(|plot| plot.direct);
+        let fallback = fallback.map(|reason| reason.to_string());
+        let board = Board::leaked(clients);
+        Ok(Self { rows, each, device, direct, floor, places, fallback, payload, board })
+    }
+
+    /// The rows, in the order of the table.
+    pub fn rows(&self) -> &[&'static Row] {
+        &self.rows
+    }
+
+    /// An arm without slices.
+    pub fn unmeasured(&self, row: &'static Row) -> Measured {
+        let direct = match row.arm {
+            Arm::Floor => self.floor.as_ref().is_some_and(Floor::is_direct),
+            Arm::Engine => self.place(row).is_some_and(|place| place.site.is_direct()),
+            Arm::Device(_) | Arm::Direct(_) | Arm::Recover | Arm::RawRead => self.direct,
+        };
+        Measured { row, direct, slices: Vec::new() }
+    }
+
+    fn place(&self, row: &Row) -> Option<&Place> {
+        self.places.iter().find(|place| place.partitions == row.partitions)
+    }
+
+    /// Runs an arm for `time`.
+    ///
+    /// # Errors
+    /// If something fails, or the user stops the run.
+    pub fn slice(&mut self, row: &Row, time: Duration) -> Result<Sample> {
+        match row.arm {
+            Arm::Device(job) => self.device(&job, time),
+            Arm::Direct(job) => {
+                let sample = self.device(&job, time)?;
+                // A block holds one batch; what pads it does not count.
+                Ok(Sample { bytes: sample.records * row.batch_bytes, ..sample })
+            }
+            Arm::Floor => self.floor(row, time),
+            Arm::Engine => self.engine(row, time),
+            Arm::Recover | Arm::RawRead => unreachable!("not a row of slices"),
+        }
+    }
+
+    fn device(&mut self, job: &Job, time: Duration) -> Result<Sample> {
+        let _pinned = Pinned::to(DISK);
+        self.device.run(job, time.mul_f64(WARM_UP))?;
+        self.device.run(job, time.mul_f64(1.0 - WARM_UP))
+    }
+
+    fn floor(&self, row: &Row, time: Duration) -> Result<Sample> {
+        let floor = self.floor.as_ref().context("the floor is not running")?;
+        let _pinned = Pinned::to(CLIENTS);
+        drive(&mut floor.target(self.payload), &load(row, time, u64::MAX), self.board)
+    }
+
+    fn engine(&self, row: &Row, time: Duration) -> Result<Sample> {
+        let begin = Instant::now();
+        let place = self.place(row).context("the engine is not open")?;
+        let logs = place.logs.iter().find(|(name, _)| *name == topic(row));
+        let (_, logs) = logs.context("the partitions were not made")?;
+        let bytes_max = slice_bytes(row, self.each);
+        if row.partitions == 1 {
+            site::fresh_segment(logs, bytes_max)?;
+        }
+        // Readying space is part of the slice, but not of what is measured.
+        let time = time.saturating_sub(begin.elapsed()).max(time / 3);
+        let _pinned = Pinned::to(CLIENTS);
+        let clients = row.in_flight as u32;
+        let mut target = Appends::new(logs, clients, row.batch_bytes as usize, self.payload);
+        let before = place.site.stats();
+        let sample = drive(&mut target, &load(row, time, bytes_max), self.board)?;
+        let cost = Cost::between(&before, &place.site.stats());
+        Ok(Sample { cost: Some(cost), ..sample })
+    }
+
+    /// What to know before the figures are quoted.
+    pub fn notes(&self) -> Vec<String> {
+        let mut notes = Vec::new();
+        let sites = self.places.iter().filter_map(|place| place.site.fallback());
+        if let Some(reason) = sites.chain(self.fallback.as_deref()).next() {
+            notes.push(format!(
+                "NO io_uring: {reason}. All rows but the floor's went through plain system calls on \
+                 threads, which is slower; these are not the figures of the engine"
+            ));
+        }
+        if !self.direct {
+            notes.push(
+                "the file system does not take O_DIRECT: rows went through the page cache"
+                    .to_owned(),
+            );
+        }
+        if !self.device.is_registered() && self.fallback.is_none() {
+            notes.push(
+                "buffers could not be registered (ulimit -l): raw rows cost more CPU than need be"
+                    .to_owned(),
+            );
+        }
+        notes
+    }
+
+    /// Ends all of it.
+    ///
+    /// # Errors
+    /// The first failure.
+    pub fn close(self) -> Result<()> {
+        if let Some(floor) = self.floor {
+            floor.stop()?;
+        }
+        for place in self.places {
+            place.site.close()?;
+        }
+        self.device.close()
+    }
+}
+
+fn load(row: &Row, time: Duration, bytes_max: u64) -> Load {
+    Load {
+        clients: row.in_flight as u32,
+        warm_up: time.mul_f64(WARM_UP),
+        measured: time.mul_f64(1.0 - WARM_UP),
+        spin: Duration::ZERO,
+        bytes_max,
+    }
+}
+
+/// An engine for each count of partitions, so that one row's partitions are not in another row's way.
+fn places(rows: &[&'static Row], dir: &mut WorkDir) -> Result<Vec<Place>> {
+    let mut places: Vec<Place> = Vec::new();
+    for row in rows.iter().filter(|row| row.arm == Arm::Engine) {
+        let at = places.iter().position(|place| place.partitions == row.partitions);
+        let at = match at {
+            Some(at) => at,
+            None => {
+                let site = Site::open(&dir.subdir(&format!("engine-{}", row.partitions))?)?;
+                places.push(Place { partitions: row.partitions, site, logs: Vec::new() });
+                places.len() - 1
+            }
+        };
+        let place = &mut places[at];
+        if place.logs.iter().any(|(name, _)| *name == topic(row)) {
+            continue;
+        }
+        let bytes = if row.partitions == 1 { 0 } else { partition_bytes(row.partitions) };
+        let logs = place.site.logs(topic(row), row.partitions, bytes)?;
+        let policy = site::policy(row.policy.context("a row of the engine has a policy")?)?;
+        if row.policy != Some("group") {
+            for log in &logs {
+                log.set_flush_policy_blocking(policy)?;
+            }
+        }
+        place.logs.push((topic(row), logs));
+    }
+    Ok(places)
+}

@@ -1,0 +1,46 @@
+//! Power cuts at every moment of seeded workloads.
+
+use std::cell::RefCell;
+use std::rc::Rc;
+
+use super::for_seeds;
+use super::oracle::{End, Oracle};
+use super::workload::{Habits, Moments, Workload, disk, draw, reopen, run};
+use super::world::World;
+use crate::ring::sim::{CrashPlan, SimDisk};
+
+const ALL: Habits =
+    Habits { partitions: 3, large: true, control: true, truncate: true, policies: true };
+
+const PLAIN: Habits =
+    Habits { partitions: 2, large: false, control: false, truncate: false, policies: false };
+
+fn start(seed: u64) -> (SimDisk, super::world::Setup, Rc<RefCell<Oracle>>) {
+    let (setup, options) = draw(seed);
+    (disk(options), setup, Rc::default())
+}
+
+#[test]
+fn acked_survives_a_crash_at_every_step() {
+    for_seeds(0..6, |seed| {
+        let (disk, setup, oracle) = start(seed);
+        let mut world = World::open(&disk, &setup, &oracle).unwrap();
+        let mut work = Workload::new(seed, PLAIN);
+        run((&disk, &mut world), &setup, &mut work, 12, Moments::Steps);
+    });
+}
+
+#[test]
+fn acked_survives_a_crash_at_every_flush_of_long_workloads() {
+    for_seeds(100..160, |seed| {
+        let (disk, setup, oracle) = start(seed);
+        let mut work = Workload::new(seed, ALL);
+        for generation in 0..3 {
+            let mut world = reopen(&disk, &setup, &oracle, End::Power);
+            run((&disk, &mut world), &setup, &mut work, 60, Moments::Flushes(4));
+            drop(world);
+            disk.crash(CrashPlan::Torn(seed ^ generation));
+        }
+        reopen(&disk, &setup, &oracle, End::Power);
+    });
+}
