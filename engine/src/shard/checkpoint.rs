@@ -14,9 +14,10 @@ use crate::log::Access;
 use crate::types::{Offset, Pos};
 
 use super::Context;
+use super::groups::Forced;
 use super::prepare::fence;
 use super::read::Reader;
-use super::state::{Forced, State};
+use super::state::State;
 use crate::local::join_bounded;
 
 /// How much of the journal a checkpoint frees.

@@ -11,7 +11,8 @@ use crate::log::Access;
 
 use super::Context;
 use super::checkpoint::wait_for_forced;
-use super::state::{Forced, tell};
+use super::groups::Forced;
+use super::state::tell;
 
 /// Deletes the log. Acknowledged once no crash can bring it back: the journal says that what it holds of the
 /// partition is void, and the directory's new name is durable. Its content is removed behind the ack.

@@ -26,6 +26,7 @@ pub(crate) mod disk;
 pub(crate) mod driver;
 pub(crate) mod executor;
 pub(crate) mod flush;
+pub(crate) mod groups;
 pub(crate) mod idle;
 pub(crate) mod inbox;
 pub(crate) mod points;

@@ -21,10 +21,11 @@ use super::Context;
 use super::attach::checkpoint_log;
 use super::checkpoint::wait_for_forced;
 use super::flush::until;
+use super::groups::Forced;
 use super::points;
 use super::prepare::fence;
 use super::seal::segment_files;
-use super::state::{Forced, tell};
+use super::state::tell;
 
 /// Cuts the log back to `offset`, where a batch begins.
 pub(crate) async fn truncate(cx: &Context, id: LogId, offset: Offset) -> Result<(), ControlError> {
