@@ -32,12 +32,12 @@ fn acked_survives_a_crash_at_every_step() {
 
 #[test]
 fn acked_survives_a_crash_at_every_flush_of_long_workloads() {
-    for_seeds(100..160, |seed| {
+    for_seeds(100..112, |seed| {
         let (disk, setup, oracle) = start(seed);
         let mut work = Workload::new(seed, ALL);
         for generation in 0..3 {
             let mut world = reopen(&disk, &setup, &oracle, End::Power);
-            run((&disk, &mut world), &setup, &mut work, 60, Moments::Flushes(4));
+            run((&disk, &mut world), &setup, &mut work, 40, Moments::Flushes(40));
             drop(world);
             disk.crash(CrashPlan::Torn(seed ^ generation));
         }
