@@ -78,6 +78,9 @@ const PURE: [&str; 8] =
 const WORLD: [&str; 7] =
     ["std::fs", "std::net", "std::os", "std::thread", "std::process", "std::time", "libc::open"];
 
+/// A module that need not be there.
+const OPTIONAL: &str = "defects";
+
 /// Modules of tests alone: they may use everything.
 const TEST_MODULES: [&str; 1] = ["simulation"];
 
@@ -396,30 +399,31 @@ fn imports(code: &str) -> Vec<(usize, String)> {
     let mut found = Vec::new();
     for (at, start) in code.match_indices("crate::") {
         let rest = &code[at + start.len()..];
-        if let Some(list) = rest.strip_prefix('{') {
-            let mut depth = 0_u32;
-            let mut name = String::new();
-            for c in list.chars() {
-                match c {
-                    '{' => depth += 1,
-                    '}' if depth > 0 => depth -= 1,
-                    _ if depth > 0 => {}
-                    ',' | '}' => {
-                        found.push((at, first_name(&std::mem::take(&mut name))));
-                        if c == '}' {
-                            break;
-                        }
-                    }
-                    c => name.push(c),
-                }
-            }
-        } else {
-            found.push((at, first_name(rest)));
+        match rest.strip_prefix('{') {
+            Some(list) => found.extend(list_names(list).into_iter().map(|name| (at, name))),
+            None => found.push((at, first_name(rest))),
         }
     }
     // Items that the crate's root names are not modules: `crate::Result`.
     found.retain(|(_, name)| name.starts_with(|c: char| c.is_ascii_lowercase()));
     found
+}
+
+/// The first name of each path in a list, up to the brace that closes it.
+fn list_names(list: &str) -> Vec<String> {
+    let mut depth = 0_u32;
+    let mut paths = vec![String::new()];
+    for c in list.chars() {
+        match c {
+            '{' => depth += 1,
+            '}' if depth == 0 => break,
+            '}' => depth -= 1,
+            ',' if depth == 0 => paths.push(String::new()),
+            c if depth == 0 => paths.last_mut().expect("never empty").push(c),
+            _ => {}
+        }
+    }
+    paths.iter().map(|path| first_name(path)).collect()
 }
 
 fn first_name(path: &str) -> String {
@@ -460,7 +464,7 @@ fn every_module_of_the_engine_stands_in_a_layer() {
         assert!(known, "module `{module}` stands in no layer");
     }
     for (_, modules) in LAYERS {
-        for module in modules {
+        for module in modules.iter().filter(|module| **module != OPTIONAL) {
             assert!(
                 declared.iter().any(|it| it == module),
                 "`{module}` is in LAYERS and not there"
@@ -481,6 +485,24 @@ fn the_embedding_in_the_readme_is_the_one_that_is_tested() {
     let shown = snippet("README.md");
     assert_eq!(shown, snippet("engine/README.md"));
     assert!(shown.lines().count() <= 15, "an embedding takes 15 lines");
+}
+
+#[test]
+fn the_crash_schedule_names_tests_that_exist() {
+    let page = fs::read_to_string(root().join("docs/durability.md")).expect("the crash schedule");
+    let code: String = sources().iter().map(|source| source.code.as_str()).collect();
+    let named = |part: &&str| {
+        let of_words =
+            part.bytes().all(|c| c.is_ascii_lowercase() || c.is_ascii_digit() || c == b'_');
+        of_words && part.matches('_').count() >= 3
+    };
+    let mut names: Vec<&str> = page.split('`').skip(1).step_by(2).filter(named).collect();
+    names.sort_unstable();
+    names.dedup();
+    assert!(names.len() > 20, "the schedule names its tests in backticks");
+    let missing: Vec<&str> =
+        names.into_iter().filter(|name| !code.contains(&format!("fn {name}("))).collect();
+    assert!(missing.is_empty(), "no such test: {}", missing.join(", "));
 }
 
 #[test]
