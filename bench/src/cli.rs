@@ -174,11 +174,12 @@ mod tests {
 
     #[test]
     fn wrong_flags_and_values_are_usage_errors() {
-        let wrong: [&[&str]; 6] = [
+        let wrong: [&[&str]; 7] = [
             &["quick", "--seconds", "0"],
             &["quick", "--seconds", "soon"],
             &["quick", "--seconds", "99999"],
             &["quick", "--fast"],
+            &["quick", "--rows", "append_os_large,append_faster"],
             &["verify"],
             &["brew"],
         ];

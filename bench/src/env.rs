@@ -223,6 +223,11 @@ fn line(path: impl AsRef<Path>) -> Option<String> {
     (!first.is_empty()).then(|| first.to_owned())
 }
 
+/// Memory this process has resident.
+pub fn rss_bytes() -> Option<u64> {
+    field("/proc/self/status", "VmRSS").and_then(|text| kib(&text))
+}
+
 /// Most memory this process has had resident.
 pub fn peak_rss_bytes() -> Option<u64> {
     field("/proc/self/status", "VmHWM").and_then(|text| kib(&text))

@@ -93,6 +93,9 @@ pub struct Entry {
     /// Bytes of space readied while the clock ran.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub prepared_bytes: Option<u64>,
+    /// By how much resident memory grew while this row's engine was opened and ran.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub rss_bytes: Option<u64>,
     /// What to know of this row.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub note: Option<String>,

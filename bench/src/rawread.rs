@@ -1,7 +1,7 @@
 //! Raw reads through the engine's ring: what recovery is measured against.
 
 use std::fs;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, bail};
@@ -29,7 +29,7 @@ pub fn read_raw(files: &[PathBuf], bytes: u64) -> Result<Duration> {
     let mut left = bytes;
     for path in files {
         let length = fs::metadata(path).map_or(0, |meta| meta.len()).min(left);
-        let file = open(&mut ring, path.clone())?;
+        let file = open(&mut ring, path)?;
         strides.extend((0..length).step_by(READ_BYTES).map(|pos| (file, pos)));
         left -= length;
         if left == 0 {
@@ -63,11 +63,11 @@ pub fn read_raw(files: &[PathBuf], bytes: u64) -> Result<Duration> {
     Ok(begin.elapsed().mul_f64(bytes as f64 / read as f64))
 }
 
-fn open(ring: &mut AnyRing, path: PathBuf) -> Result<FileHandle> {
+fn open(ring: &mut AnyRing, path: &Path) -> Result<FileHandle> {
     let told = path.display().to_string();
     for direct in [true, false] {
         let mode = OpenMode { read_only: true, direct, ..OpenMode::default() };
-        ring.push(0, Op::Open { path: path.clone(), mode });
+        ring.push(0, Op::Open { path: path.to_owned(), mode });
         let completion = loop {
             if let Some(completion) = ring.pop() {
                 break completion;

@@ -1,5 +1,6 @@
 //! All arms that were asked for, ready to run: the device, the floor, and the engines.
 
+use std::cell::Cell;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result};
@@ -12,6 +13,7 @@ use crate::board::Board;
 use crate::clients::{Load, drive};
 use crate::cores::{CLIENTS, DISK, Pinned};
 use crate::device::{Device, Job, Plot};
+use crate::env::rss_bytes;
 use crate::floor::{self, Floor};
 use crate::payload::Payload;
 use crate::plan::{Arm, Row, SLICES};
@@ -82,6 +84,16 @@ struct Place {
     site: Site,
     /// By topic.
     logs: Vec<(&'static str, Vec<LogHandle>)>,
+    /// By how much resident memory grew while this engine was opened and ran; the others idle meanwhile.
+    rss_bytes: Cell<u64>,
+}
+
+impl Place {
+    fn grown(&self, before: Option<u64>) -> u64 {
+        let grown = rss_bytes().zip(before).map_or(0, |(now, before)| now.saturating_sub(before));
+        self.rss_bytes.set(self.rss_bytes.get() + grown);
+        self.rss_bytes.get()
+    }
 }
 
 /// The arms.
@@ -198,9 +210,13 @@ impl<'a> Rig<'a> {
         let _pinned = Pinned::to(CLIENTS);
         let clients = row.in_flight as u32;
         let mut target = Appends::new(logs, clients, row.batch_bytes as usize, self.payload);
-        let before = place.site.stats();
+        let (before, resident) = (place.site.stats(), rss_bytes());
         let sample = drive(&mut target, &load(row, time, bytes_max), self.board)?;
-        let cost = Cost::between(&before, &place.site.stats());
+        let cost = Cost {
+            journal_size: place.site.journal_bytes(),
+            rss_bytes: place.grown(resident),
+            ..Cost::between(&before, &place.site.stats())
+        };
         Ok(Sample { cost: Some(cost), ..sample })
     }
 
@@ -258,14 +274,15 @@ fn load(row: &Row, time: Duration, bytes_max: u64) -> Load {
 fn places(rows: &[&'static Row], dir: &mut WorkDir) -> Result<Vec<Place>> {
     let mut places: Vec<Place> = Vec::new();
     for row in rows.iter().filter(|row| row.arm == Arm::Engine) {
+        let resident = rss_bytes();
         let at = places.iter().position(|place| place.partitions == row.partitions);
-        let at = match at {
-            Some(at) => at,
-            None => {
-                let site = Site::open(&dir.subdir(&format!("engine-{}", row.partitions))?)?;
-                places.push(Place { partitions: row.partitions, site, logs: Vec::new() });
-                places.len() - 1
-            }
+        let at = if let Some(at) = at {
+            at
+        } else {
+            let site = Site::open(&dir.subdir(&format!("engine-{}", row.partitions))?)?;
+            let (logs, rss_bytes) = (Vec::new(), Cell::new(0));
+            places.push(Place { partitions: row.partitions, site, logs, rss_bytes });
+            places.len() - 1
         };
         let place = &mut places[at];
         if place.logs.iter().any(|(name, _)| *name == topic(row)) {
@@ -280,6 +297,7 @@ fn places(rows: &[&'static Row], dir: &mut WorkDir) -> Result<Vec<Place>> {
             }
         }
         place.logs.push((topic(row), logs));
+        place.grown(resident);
     }
     Ok(places)
 }

@@ -42,6 +42,10 @@ pub struct Cost {
     pub waits: u64,
     /// Bytes in the journal that were not in their segments at the end.
     pub lag_bytes: u64,
+    /// Size of the journal, which turns each time that many bytes were written to it.
+    pub journal_size: u64,
+    /// By how much resident memory grew since the engine was opened, while it was opened and while it ran.
+    pub rss_bytes: u64,
 }
 
 impl Cost {
@@ -58,6 +62,7 @@ impl Cost {
             prepared_bytes: since(|s| s.prepared_bytes),
             waits: since(|s| s.memory_waits + s.journal_waits),
             lag_bytes: after.checkpoint_lag_bytes,
+            ..Self::default()
         }
     }
 
@@ -74,6 +79,8 @@ impl Cost {
             prepared_bytes: self.prepared_bytes + other.prepared_bytes,
             waits: self.waits + other.waits,
             lag_bytes: self.lag_bytes.max(other.lag_bytes),
+            journal_size: self.journal_size.max(other.journal_size),
+            rss_bytes: self.rss_bytes.max(other.rss_bytes),
         }
     }
 }

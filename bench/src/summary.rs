@@ -4,12 +4,16 @@ use std::time::Duration;
 
 use crate::crash::Found;
 use crate::histogram::Latencies;
+use crate::human;
 use crate::json::{Entry, Latency};
 use crate::outcome::{Kind, Outcome};
 use crate::plan::{Beside, RAW_FLUSH, RAW_READ, RECOVER, Row, row};
 use crate::rawread;
 use crate::sample::{Cost, Sample};
 use crate::stats::{median, median_ratio, spread};
+
+/// Turns of the journal from which on its write-back is fairly in a figure.
+const TURNS_MIN: f64 = 3.0;
 
 /// One arm and its slices, in the order they ran.
 #[derive(Clone, Debug)]
@@ -121,6 +125,25 @@ fn add_cost(entry: &mut Entry, cost: &Cost) {
     entry.bytes_per_flush = ratio(cost.batch_bytes, cost.durable_writes);
     entry.checkpoint_lag_bytes = Some(cost.lag_bytes);
     entry.prepared_bytes = Some(cost.prepared_bytes);
+    entry.rss_bytes = Some(cost.rss_bytes);
+    entry.note = Some(note(cost));
+}
+
+/// What to know of an engine's row before its figures are quoted.
+fn note(cost: &Cost) -> String {
+    let mut notes = vec!["one shard, on another core than the clients".to_owned()];
+    let turns = cost.journal_bytes as f64 / cost.journal_size.max(1) as f64;
+    if cost.journal_bytes > 0 && turns < TURNS_MIN {
+        let size = human::bytes(cost.journal_size);
+        notes.push(format!(
+            "too short: the journal of {size} turned {turns:.1} times, not {TURNS_MIN}"
+        ));
+    }
+    if cost.prepared_bytes > 0 {
+        let bytes = human::bytes(cost.prepared_bytes);
+        notes.push(format!("sustained: {bytes} of space were readied while the clock ran"));
+    }
+    notes.join("; ")
 }
 
 #[cfg(test)]
@@ -181,6 +204,28 @@ mod tests {
         assert_eq!(outcomes(&[arm.clone()])[0].entry.write_mode, Some("direct"));
         arm.direct = false;
         assert_eq!(outcomes(&[arm])[0].entry.write_mode, Some("page_cache"));
+    }
+
+    #[test]
+    fn a_row_that_was_too_short_or_made_space_meanwhile_says_so() {
+        let long = Cost { journal_bytes: 300, journal_size: 100, ..Cost::default() };
+        assert!(!note(&long).contains("too short") && !note(&long).contains("sustained"));
+        assert!(note(&Cost { journal_bytes: 299, ..long }).contains("too short"));
+        assert!(note(&Cost { prepared_bytes: 1 << 20, ..long }).contains("sustained"));
+        assert!(note(&Cost::default()).contains("one shard"));
+    }
+
+    #[test]
+    fn costs_of_slices_add_up() {
+        let mut arm = measured("append_group_64k_q16", [1, 1, 1]);
+        for slice in &mut arm.slices {
+            let cost = Cost { batch_bytes: 100, device_bytes: 150, records: 40, ..Cost::default() };
+            slice.cost = Some(Cost { groups: 3, durable_writes: 4, lag_bytes: 7, ..cost });
+        }
+        let entry = &outcomes(&[arm])[0].entry;
+        assert_eq!(entry.write_amplification, Some(1.5));
+        assert_eq!((entry.groups, entry.checkpoint_lag_bytes), (Some(9), Some(7)));
+        assert_eq!((entry.records_per_flush, entry.bytes_per_flush), (Some(10.0), Some(25.0)));
     }
 
     #[test]

@@ -71,6 +71,28 @@ fn quick_prints_one_document_and_leaves_only_its_page() {
 }
 
 #[test]
+fn what_was_acked_before_a_kill_is_read_back() {
+    let place = Place::new("kill");
+    let output = place.run(&["quick", "--seconds", "10", "--rows", "recover", "--json", "--quiet"]);
+    assert_eq!(output.status.code(), Some(OK), "{}", stderr(&output));
+    let document: serde_json::Value = serde_json::from_slice(&output.stdout).expect("JSON");
+    let verify = &document["verify"];
+    assert!(verify["acked"].as_u64().expect("a count") >= 1000, "{verify}");
+    for wrong in ["lost", "duplicated", "reordered", "corrupt"] {
+        assert_eq!(verify[wrong], 0, "{verify}");
+    }
+    let names: Vec<_> = document["results"]
+        .as_array()
+        .expect("rows")
+        .iter()
+        .map(|row| row["name"].as_str().expect("a name"))
+        .collect();
+    assert_eq!(names, ["device_read_512k_q8", "recover"]);
+    let notes = document["notes"].to_string();
+    assert!(notes.contains("no power cut"), "{notes}");
+}
+
+#[test]
 fn wrong_use_is_told_in_one_line_and_touches_nothing() {
     let place = Place::new("usage");
     fs::create_dir(place.0.join("foreign")).expect("made");
