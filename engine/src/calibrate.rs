@@ -93,15 +93,14 @@ pub(crate) fn calibrate<R: Ring>(
 ) -> Result<Calibration, OpenError> {
     let path = config.dir.join(names::CALIBRATION);
     let stored = fs::read_to_string(&path).ok().and_then(|text| Calibration::decode(&text));
-    let mut calibration = match stored {
-        Some(calibration) => calibration,
-        None => {
-            let measured = measure(ring, &config.dir, direct);
-            let measured = measured.map_err(|e| OpenError::io(&config.dir, "calibrating", e))?;
-            let written = fs::write(&path, measured.encode());
-            written.map_err(|e| OpenError::io(&path, "storing the calibration", e))?;
-            measured
-        }
+    let mut calibration = if let Some(calibration) = stored {
+        calibration
+    } else {
+        let measured = measure(ring, &config.dir, direct);
+        let measured = measured.map_err(|e| OpenError::io(&config.dir, "calibrating", e))?;
+        let written = fs::write(&path, measured.encode());
+        written.map_err(|e| OpenError::io(&path, "storing the calibration", e))?;
+        measured
     };
     // Through the page cache a durable write is a write and an fdatasync in any case.
     if !direct {
@@ -120,10 +119,7 @@ struct Bench<'a, R: Ring> {
 fn measure<R: Ring>(ring: &mut R, dir: &Path, direct: bool) -> std::io::Result<Calibration> {
     let path = dir.join("ringmain.calibration.tmp");
     let mode = OpenMode { create: true, direct, ..OpenMode::default() };
-    let file = match run(ring, Op::Open { path: path.clone(), mode })? {
-        Done::File(file) => file,
-        _ => unreachable!("an open gives a file"),
-    };
+    let file = run(ring, Op::Open { path: path.clone(), mode })?.into_file();
     let mut bench = Bench { ring, arena: Arena::new(2 * LARGE_BYTES), file };
     let measured = bench.measure();
     run(ring, Op::Close { file })?;

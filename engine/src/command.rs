@@ -12,7 +12,6 @@ pub struct FileHandle(pub u32);
 
 /// How a file is opened. All files are opened read-write unless `read_only`.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-#[expect(clippy::struct_excessive_bools, reason = "five independent flags of one system call")]
 pub struct OpenMode {
     /// Create it if absent.
     pub create: bool,
@@ -135,6 +134,48 @@ pub enum Done {
     Length(u64),
     /// Sorted names.
     Names(Vec<String>),
+}
+
+impl Done {
+    /// The file an [`Op::Open`] gave.
+    ///
+    /// # Panics
+    /// If it came from another operation, as the others do.
+    #[must_use]
+    pub fn into_file(self) -> FileHandle {
+        let Self::File(file) = self else { unreachable!("an open gives a file") };
+        file
+    }
+
+    /// The buffer an [`Op::Read`] filled.
+    ///
+    /// # Panics
+    /// As above.
+    #[must_use]
+    pub fn into_chunk(self) -> Chunk {
+        let Self::Read(chunk) = self else { unreachable!("a read gives a buffer") };
+        chunk
+    }
+
+    /// The length an [`Op::Length`] found, in bytes.
+    ///
+    /// # Panics
+    /// As above.
+    #[must_use]
+    pub fn into_length(self) -> u64 {
+        let Self::Length(length) = self else { unreachable!("a length gives a length") };
+        length
+    }
+
+    /// The names an [`Op::List`] found.
+    ///
+    /// # Panics
+    /// As above.
+    #[must_use]
+    pub fn into_names(self) -> Vec<String> {
+        let Self::Names(names) = self else { unreachable!("a list gives names") };
+        names
+    }
 }
 
 /// A finished operation.

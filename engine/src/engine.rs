@@ -324,7 +324,7 @@ impl Engine {
             return Ok(());
         }
         let replies: Vec<_> =
-            self.workers.iter().map(|w| w.remote.call(|cx| attach::close_all(cx))).collect();
+            self.workers.iter().map(|w| w.remote.call(attach::close_all)).collect();
         let mut result = Ok(());
         for reply in replies {
             let closed = reply.wait().unwrap_or(Err(ControlError::Closed));
@@ -333,7 +333,7 @@ impl Engine {
         if result.is_ok()
             && let Some(first) = self.workers.first()
         {
-            let marked = first.remote.call(|cx| attach::mark_clean(cx)).wait();
+            let marked = first.remote.call(attach::mark_clean).wait();
             result = marked.unwrap_or(Err(ControlError::Closed));
         }
         for worker in &mut self.workers {
@@ -388,8 +388,7 @@ fn lock_directory(dir: &Path) -> Result<File, OpenError> {
 
 fn choose_write_mode(config: &Config, fs: &FsFacts) -> WriteMode {
     match config.write_mode {
-        Some(WriteMode::Direct) if fs.direct => WriteMode::Direct,
-        None if fs.direct => WriteMode::Direct,
+        Some(WriteMode::Direct) | None if fs.direct => WriteMode::Direct,
         _ => WriteMode::PageCache,
     }
 }
@@ -439,14 +438,12 @@ pub(crate) fn random() -> u64 {
     let mut bytes = [0; 8];
     let filled =
         File::open("/dev/urandom").and_then(|mut file| io::Read::read_exact(&mut file, &mut bytes));
-    match filled {
-        Ok(()) => u64::from_ne_bytes(bytes),
+    if filled.is_err() {
+        use std::hash::{BuildHasher, RandomState};
         // A hasher's keys come from the same source, by another way.
-        Err(_) => {
-            use std::hash::{BuildHasher, RandomState};
-            RandomState::new().hash_one(std::process::id())
-        }
+        return RandomState::new().hash_one(std::process::id());
     }
+    u64::from_ne_bytes(bytes)
 }
 
 /// Open segment files of one shard: its share of what the system allows, less what all else needs.

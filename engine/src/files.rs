@@ -12,10 +12,7 @@ static REPLACED: AtomicU64 = AtomicU64::new(0);
 
 /// Opens a file.
 pub(crate) async fn open<D: Disk>(disk: &D, path: &Path, mode: OpenMode) -> io::Result<FileHandle> {
-    match disk.run(Op::Open { path: path.to_path_buf(), mode }).await? {
-        Done::File(file) => Ok(file),
-        _ => unreachable!("an open gives a file"),
-    }
+    Ok(disk.run(Op::Open { path: path.to_path_buf(), mode }).await?.into_file())
 }
 
 /// Replaces a file as a whole: a temporary file, flushed, renamed. The directory's flush is the caller's.
@@ -99,19 +96,13 @@ pub(crate) async fn read_at<D: Disk>(
 ) -> io::Result<crate::buffers::Chunk> {
     let no_memory = || io::Error::from_raw_os_error(libc::ENOMEM);
     let buf = arena.chunk(len).ok_or_else(no_memory)?;
-    match disk.run(Op::Read { file, pos, len, buf }).await? {
-        Done::Read(chunk) => Ok(chunk),
-        _ => unreachable!("a read gives a buffer"),
-    }
+    Ok(disk.run(Op::Read { file, pos, len, buf }).await?.into_chunk())
 }
 
 /// Flushes a directory's entries to stable storage.
 pub(crate) async fn sync_directory<D: Disk>(disk: &D, path: std::path::PathBuf) -> io::Result<()> {
     let mode = OpenMode { directory: true, read_only: true, ..OpenMode::default() };
-    let file = match disk.run(Op::Open { path, mode }).await? {
-        Done::File(file) => file,
-        _ => unreachable!("an open gives a file"),
-    };
+    let file = disk.run(Op::Open { path, mode }).await?.into_file();
     let synced = disk.run(Op::Sync { file, data_only: false }).await;
     disk.run(Op::Close { file }).await?;
     synced.map(drop)

@@ -94,10 +94,7 @@ async fn read_open<D: Disk>(
     arena: &Arena,
     file: FileHandle,
 ) -> io::Result<(Headers, Vec<u8>)> {
-    let length = match disk.run(Op::Length { file }).await? {
-        Done::Length(length) => length,
-        _ => unreachable!("a length gives a length"),
-    };
+    let length = disk.run(Op::Length { file }).await?.into_length();
     let mut bytes = Vec::with_capacity(length as usize);
     let mut reader = FileReader::new(disk, arena, file, 0, length);
     while let Some(chunk) = reader.next().await? {
@@ -235,10 +232,7 @@ pub(crate) async fn empty<D: Disk>(
     let path = dir.join(names::journal(header.shard));
     let mode = OpenMode { create: true, direct: true, ..OpenMode::default() };
     let file = open(disk, &path, mode).await?;
-    let length = match disk.run(Op::Length { file }).await? {
-        Done::Length(length) => length,
-        _ => unreachable!("a length gives a length"),
-    };
+    let length = disk.run(Op::Length { file }).await?.into_length();
     if length != header.bytes {
         // The old epoch's groups must be void before the file changes its shape.
         write_header(disk, arena, file, header).await?;

@@ -157,10 +157,7 @@ const NEIGHBOURS: [&str; 8] = [
 
 async fn list<D: Disk>(disk: &D, dir: &Path) -> Result<Listing, OpenError> {
     let io = |error| OpenError::io(dir, "listing", error);
-    let found = match disk.run(Op::List { path: dir.to_path_buf() }).await.map_err(io)? {
-        Done::Names(names) => names,
-        _ => unreachable!("a list gives names"),
-    };
+    let found = disk.run(Op::List { path: dir.to_path_buf() }).await.map_err(io)?.into_names();
     let own = [names::META, names::JOURNALS, names::RECOVERY_POINTS, names::LOG_STARTS];
     let mut out = Listing { partitions: vec![], journals: vec![], clean: false, fresh: true };
     for name in found {

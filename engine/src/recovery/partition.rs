@@ -239,10 +239,7 @@ impl<D: Disk> Recovery<'_, D> {
     /// Base offsets of the partition's segments, in order. Leftovers of interrupted work are removed.
     async fn segments(&self) -> io::Result<Vec<Offset>> {
         let dir = &self.identity.dir;
-        let names = match self.disk.run(Op::List { path: dir.clone() }).await? {
-            Done::Names(names) => names,
-            _ => unreachable!("a list gives names"),
-        };
+        let names = self.disk.run(Op::List { path: dir.clone() }).await?.into_names();
         let mut bases = Vec::new();
         for name in names {
             if let Some(base) = names::segment_base(&name) {

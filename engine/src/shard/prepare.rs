@@ -134,10 +134,7 @@ async fn open(
     let direct = cx.state.borrow().settings.direct;
     let mode = OpenMode { create: true, direct, ..OpenMode::default() };
     let opened = cx.disk.run(Op::Open { path, mode }).await;
-    let file = match opened.map_err(|e| Fault::new("opening a segment", &e))? {
-        Done::File(file) => file,
-        _ => unreachable!("an open gives a file"),
-    };
+    let file = opened.map_err(|e| Fault::new("opening a segment", &e))?.into_file();
     let dir = {
         let mut state = cx.state.borrow_mut();
         let Some(log) = state.log(id) else { return Ok(()) };

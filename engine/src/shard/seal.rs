@@ -217,10 +217,7 @@ async fn try_reseal(cx: &Context, id: LogId, base: Offset) -> std::io::Result<()
     let path = dir.join(names::segment(base));
     let arena = cx.arena();
     let file = open(&cx.disk, &path, OpenMode { direct, ..OpenMode::default() }).await?;
-    let length = match cx.disk.run(Op::Length { file }).await? {
-        Done::Length(length) => length,
-        _ => unreachable!("a length gives a length"),
-    };
+    let length = cx.disk.run(Op::Length { file }).await?.into_length();
     let mut index = Index::new(base, interval);
     let mut scanner = BatchScanner::new(&cx.disk, &arena, file, 0, length);
     let (mut crc, mut end) = (0, 0);

@@ -120,10 +120,7 @@ async fn find(
     file: FileHandle,
     (base, offset): (Offset, Offset),
 ) -> io::Result<Option<(Index, Pos)>> {
-    let length = match cx.disk.run(Op::Length { file }).await? {
-        Done::Length(length) => length,
-        _ => unreachable!("a length gives a length"),
-    };
+    let length = cx.disk.run(Op::Length { file }).await?.into_length();
     let interval = cx.state.borrow().settings.shape.index_interval;
     let mut index = Index::new(base, interval);
     let arena = cx.arena();
