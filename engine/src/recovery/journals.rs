@@ -5,7 +5,7 @@ use std::io;
 use std::path::{Path, PathBuf};
 
 use crate::buffers::{Arena, CHUNK_BYTES_MAX};
-use crate::command::{Disk, Done, FileHandle, Op, OpenMode};
+use crate::command::{Disk, FileHandle, Op, OpenMode};
 use crate::error::OpenError;
 use crate::files::{open, read_at};
 use crate::format::names;

@@ -148,12 +148,11 @@ impl<D: Disk> Recovery<'_, D> {
                 }
             }
         }
-        let (base, walked, verdict) = match recovered {
-            Some(found) => found,
-            None => {
-                let base = self.terms.recovery_point.max(self.terms.log_start);
-                return Ok(self.fresh(base, sealed, unsealed));
-            }
+        let (base, walked, verdict) = if let Some(found) = recovered {
+            found
+        } else {
+            let base = self.terms.recovery_point.max(self.terms.log_start);
+            return Ok(self.fresh(base, sealed, unsealed));
         };
         self.finish(base, walked, verdict, (sealed, unsealed), scanned_bytes).await
     }

@@ -53,7 +53,8 @@ pub(crate) async fn flush(cx: &Context, id: LogId) -> Result<(), ControlError> {
         }
         log.flushing = true;
         log.unflushed = Unflushed::default();
-        log.policy == FlushPolicy::Group && !log.tail.iter().any(|s| s.needs_flush())
+        log.policy == FlushPolicy::Group
+            && !log.tail.iter().any(super::super::segment::Segment::needs_flush)
     };
     let result = if group {
         until(cx, id, |state| state.log(id).is_none_or(|log| log.watermarks().durable >= target))

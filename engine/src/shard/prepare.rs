@@ -2,7 +2,7 @@
 //! full disk is found before anything is acknowledged.
 
 use crate::buffers::CHUNK_BYTES_MAX;
-use crate::command::{Disk, Done, FileHandle, Op, OpenMode};
+use crate::command::{Disk, FileHandle, Op, OpenMode};
 use crate::error::{AppendError, Fault};
 use crate::files::sync_directory;
 use crate::format::names;

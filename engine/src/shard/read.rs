@@ -101,7 +101,7 @@ fn locate(
         }));
     }
     let at = log.tail.iter().rposition(|segment| segment.base() <= offset).unwrap_or(0);
-    let limit = log.tail.get(at + 1).map_or(bound, |next| next.base());
+    let limit = log.tail.get(at + 1).map_or(bound, super::super::segment::Segment::base);
     let segment = &log.tail[at];
     Ok(Some(Place {
         base: segment.base(),
@@ -122,13 +122,12 @@ async fn seek(cx: &Context, id: LogId, place: Place, offset: Offset) -> Result<P
         let Some(log) = state.log(id) else { return Err(ReadError::Closed) };
         (log.identity.dir.clone(), direct)
     };
-    let file = match file {
-        Some(file) => file,
-        None => {
-            let path = dir.join(names::segment(place.base));
-            let mode = OpenMode { read_only: true, direct, ..OpenMode::default() };
-            open(&cx.disk, &path, mode).await.map_err(io)?
-        }
+    let file = if let Some(file) = file {
+        file
+    } else {
+        let path = dir.join(names::segment(place.base));
+        let mode = OpenMode { read_only: true, direct, ..OpenMode::default() };
+        open(&cx.disk, &path, mode).await.map_err(io)?
     };
     let end = match place.end {
         Some(end) => end,

@@ -3,7 +3,7 @@
 
 use std::path::PathBuf;
 
-use crate::command::{Disk, Done, Op, OpenMode};
+use crate::command::{Disk, Op, OpenMode};
 use crate::error::{ControlError, Fault};
 use crate::format::crc::crc32c_append;
 use crate::format::names;
@@ -106,7 +106,8 @@ async fn whole_crc(cx: &Context, id: LogId, base: Offset) -> Result<u32, Control
 
 fn following(log: &crate::log::Log, base: Offset) -> Offset {
     let at = log.tail.iter().position(|segment| segment.base() == base);
-    at.and_then(|at| log.tail.get(at + 1)).map_or(log.watermarks().dirty, |next| next.base())
+    at.and_then(|at| log.tail.get(at + 1))
+        .map_or(log.watermarks().dirty, super::super::segment::Segment::base)
 }
 
 /// Waits until every byte is in the file, then flushes.

@@ -6,7 +6,7 @@
 
 use std::io;
 
-use crate::command::{Disk, Done, FileHandle, Op, OpenMode};
+use crate::command::{Disk, FileHandle, Op, OpenMode};
 use crate::error::{ControlError, Fault};
 use crate::files::{open, sync_directory};
 use crate::format::names;
@@ -72,24 +72,27 @@ async fn run(cx: &Context, id: LogId, offset: Offset) -> Result<(), ControlError
         if offset == log.watermarks().dirty {
             return Ok(());
         }
-        let bases = log.sealed.iter().map(|s| s.base).chain(log.tail.iter().map(|s| s.base()));
-        let base = bases.filter(|base| *base <= offset).last().unwrap_or(offset);
+        let bases = log
+            .sealed
+            .iter()
+            .map(|s| s.base)
+            .chain(log.tail.iter().map(super::super::segment::Segment::base));
+        let base = bases.filter(|base| *base <= offset).next_back().unwrap_or(offset);
         (base, log.identity.dir.clone())
     };
     let direct = cx.state.borrow().settings.direct;
     let path = dir.join(names::segment(base));
     let mode = OpenMode { direct, ..OpenMode::default() };
     let file = open(&cx.disk, &path, mode).await.map_err(io)?;
-    let (index, cut) = match find(cx, file, (base, offset)).await.map_err(io)? {
-        Some(found) => found,
-        None => {
-            cx.disk.run(Op::Close { file }).await.map_err(io)?;
-            let mut state = cx.state.borrow_mut();
-            let Some(log) = state.log(id) else { return Err(ControlError::Closed) };
-            let marks = log.watermarks();
-            let (start, end) = (marks.log_start, marks.dirty);
-            return Err(ControlError::OutOfRange { asked: offset, start, end });
-        }
+    let (index, cut) = if let Some(found) = find(cx, file, (base, offset)).await.map_err(io)? {
+        found
+    } else {
+        cx.disk.run(Op::Close { file }).await.map_err(io)?;
+        let mut state = cx.state.borrow_mut();
+        let Some(log) = state.log(id) else { return Err(ControlError::Closed) };
+        let marks = log.watermarks();
+        let (start, end) = (marks.log_start, marks.dirty);
+        return Err(ControlError::OutOfRange { asked: offset, start, end });
     };
     lower_point(cx, id, offset).await?;
     let segment = replace(cx, id, (base, offset), (index, cut, file)).await?;
@@ -185,7 +188,11 @@ async fn replace(
         let mut closing: Vec<FileHandle> = log.tail.iter().filter_map(|s| s.file).collect();
         let open = closing.len();
         closing.extend(log.sealed.iter().filter(|s| s.base >= base).filter_map(|s| s.file));
-        let bases = log.sealed.iter().map(|s| s.base).chain(log.tail.iter().map(|s| s.base()));
+        let bases = log
+            .sealed
+            .iter()
+            .map(|s| s.base)
+            .chain(log.tail.iter().map(super::super::segment::Segment::base));
         let later: Vec<Offset> = bases.filter(|later| *later > base).collect();
         log.sealed.retain(|sealed| sealed.base < base);
         log.tail.clear();
