@@ -185,8 +185,7 @@ impl Log {
         identity: Identity,
         shape: Shape,
         policy: FlushPolicy,
-        sealed: Vec<Sealed>,
-        active: Segment,
+        (sealed, active): (Vec<Sealed>, Segment),
         bounds: (Offset, Offset),
     ) -> Self {
         let (log_start, next) = bounds;

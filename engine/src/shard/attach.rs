@@ -67,7 +67,7 @@ pub(crate) async fn attach(
         let identity = Identity { id, ..recovered.identity };
         let shape = state.settings.shape;
         let bounds = (recovered.log_start, recovered.next);
-        let mut log = Log::new(identity, shape, policy, recovered.sealed, segment, bounds);
+        let mut log = Log::new(identity, shape, policy, (recovered.sealed, segment), bounds);
         log.restore_epochs(recovered.epochs);
         if recovered.damage.is_some() || recovered.suspect {
             log.access = Access::Damaged;
@@ -147,7 +147,7 @@ pub(crate) async fn create(
     let index = Index::new(Offset::ZERO, shape.index_interval);
     let segment = Segment::new(Offset::ZERO, shape.block, index);
     let bounds = (Offset::ZERO, Offset::ZERO);
-    let log = Log::new(identity, shape, policy, Vec::new(), segment, bounds);
+    let log = Log::new(identity, shape, policy, (Vec::new(), segment), bounds);
     state.logs.push(Some(Box::new(log)));
     Ok(id)
 }

@@ -136,6 +136,7 @@ impl<R: Ring, C: Clock> Shard<R, C> {
         let wait = self.allowed(wait);
         self.ring.enter(wait)?;
         self.reap();
+        self.cx.state.borrow_mut().stats.ring = self.ring.stats();
         Ok(())
     }
 
