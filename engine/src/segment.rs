@@ -324,6 +324,8 @@ impl Segment {
             && end.since(self.write_issued) < self.block
             && self.may_write()
             && self.written.unfinished() == 0
+            // Zeros must not go over bytes that were written and acknowledged under another policy.
+            && self.written.done() <= end
             && self.padded.is_none_or(|padded| padded.until < end)
             && self.write_issued.plus(self.block) <= self.prepared
     }

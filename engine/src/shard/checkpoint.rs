@@ -207,6 +207,15 @@ fn write_item(state: &mut State, item: &Item) -> Status {
     }
     let Some(segment) = log.segment(item.segment) else { return Status::Done };
     if segment.written.done() >= item.need {
+        if segment.flushable() < item.need {
+            // A tail written under `os`: it is padded for good once the journal holds all of it.
+            if segment.file.is_some() && segment.may_pad() {
+                state.write_tail(item.log, item.segment, true);
+            } else {
+                segment.journal_goal = segment.journal_goal.max(segment.end());
+                state.look_at(item.log);
+            }
+        }
         return Status::Done;
     }
     if segment.file.is_none() || !segment.may_write() {

@@ -45,7 +45,7 @@ pub(crate) async fn flush(cx: &Context, id: LogId) -> Result<(), ControlError> {
         None => return Err(ControlError::Closed),
     };
     until(cx, id, |state| state.log(id).is_none_or(|log| !log.flushing)).await?;
-    let group = {
+    {
         let mut state = cx.state.borrow_mut();
         let Some(log) = state.log(id) else { return Err(ControlError::Closed) };
         if log.watermarks().durable >= target {
@@ -53,15 +53,9 @@ pub(crate) async fn flush(cx: &Context, id: LogId) -> Result<(), ControlError> {
         }
         log.flushing = true;
         log.unflushed = Unflushed::default();
-        log.policy == FlushPolicy::Group
-            && !log.tail.iter().any(super::super::segment::Segment::needs_flush)
-    };
-    let result = if group {
-        until(cx, id, |state| state.log(id).is_none_or(|log| log.watermarks().durable >= target))
-            .await
-    } else {
-        flush_segments(cx, id, target).await
-    };
+    }
+    // Under `group` too: an append acknowledged before a switch raises no watermark by itself.
+    let result = flush_segments(cx, id, target).await;
     let mut state = cx.state.borrow_mut();
     if let Some(log) = state.log(id) {
         log.flushing = false;
