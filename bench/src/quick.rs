@@ -60,7 +60,7 @@ pub fn run(flags: &cli::Quick) -> Result<Verdict> {
     let mut arms = measure(&mut rig, until, &mut progress)?;
     notes.extend(rig.notes());
     progress.stage("closing");
-    rig.close()?;
+    rig.close(flags.keep)?;
     let found = crash.then(|| kill_and_check(flags, &mut dir, &mut progress)).transpose()?;
     arms.extend(found.iter().flat_map(summary::recovered));
     progress.stage("removing files");

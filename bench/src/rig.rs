@@ -45,8 +45,10 @@ const LARGE_BYTES: u64 = 64 << 10;
 /// A slice's warm-up, as a share of it.
 const WARM_UP: f64 = 0.2;
 
-/// Rows of many partitions share a set of them; this many rows at most.
-const SHARERS: u64 = 2;
+/// Rows of many partitions share a set of them: so many rows do.
+const fn sharers(partitions: u64) -> u64 {
+    if partitions > 1000 { 1 } else { 2 }
+}
 
 /// Space readied in each partition where there are many, before the first slice. Half of it is used, because
 /// the engine readies more from there on.
@@ -59,7 +61,7 @@ const fn partition_bytes(partitions: u64) -> u64 {
 fn slice_bytes(row: &Row, each: Duration) -> u64 {
     if row.partitions > 1 {
         let many = row.partitions;
-        return many * partition_bytes(many) / 2 / SHARERS / SLICES as u64;
+        return many * partition_bytes(many) / 2 / sharers(many) / SLICES as u64;
     }
     let rate = if row.batch_bytes < LARGE_BYTES { SMALL_BYTES_PER_S } else { LARGE_BYTES_PER_S };
     let bytes = (rate * each.as_secs_f64()) as u64;
@@ -245,15 +247,15 @@ impl<'a> Rig<'a> {
         notes
     }
 
-    /// Ends all of it.
+    /// Ends all of it; engines are closed cleanly if their data is to be kept.
     ///
     /// # Errors
     /// The first failure.
-    pub fn close(self) -> Result<()> {
+    pub fn close(self, keep: bool) -> Result<()> {
         if let Some(floor) = self.floor {
             floor.stop()?;
         }
-        for place in self.places {
+        for place in self.places.into_iter().filter(|_| keep) {
             place.site.close()?;
         }
         self.device.close()

@@ -87,9 +87,10 @@ impl Site {
 
 impl Drop for Site {
     fn drop(&mut self) {
-        // The run ends early and its data goes: closing ten thousand partitions cleanly would keep the user
-        // waiting for nothing. The shard's thread ends with the process.
-        std::mem::forget(self.engine.take());
+        // The data goes too: closing ten thousand partitions cleanly would keep the user waiting for nothing.
+        if let Some(engine) = self.engine.take() {
+            engine.abandon();
+        }
     }
 }
 

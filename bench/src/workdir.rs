@@ -7,7 +7,7 @@ use std::io::{ErrorKind, Read, Seek, SeekFrom, Write};
 use std::os::fd::AsRawFd;
 use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
-use std::process;
+use std::{process, thread};
 
 use anyhow::{Context, Result};
 
@@ -18,6 +18,9 @@ pub const MARKER: &str = ".ringmain-bench";
 
 const FIRST_LINE: &str = "made by ringmain-bench; the directories named below are its own";
 const KEPT_LINE: &str = "kept";
+
+/// Threads that remove.
+const REMOVERS: usize = 8;
 
 /// A directory to work in. Dropping it removes what was made, unless it is kept.
 #[derive(Debug)]
@@ -210,12 +213,33 @@ fn open_marker(path: &Path) -> Result<File> {
 }
 
 fn remove_tree(path: &Path) -> Result<()> {
+    remove_dirs_in(path);
     match fs::remove_dir_all(path) {
         Err(e) if e.kind() != ErrorKind::NotFound => {
             Err(e).with_context(|| format!("cannot remove {}", path.display()))
         }
         _ => Ok(()),
     }
+}
+
+/// Removes what directories there are in `path`, several at once: each waits for the file system's journal, and
+/// there may be ten thousand. What fails is tried again, and told, by [`remove_tree`].
+fn remove_dirs_in(path: &Path) {
+    let Ok(entries) = fs::read_dir(path) else { return };
+    let dirs = entries.flatten().filter(|entry| entry.file_type().is_ok_and(|kind| kind.is_dir()));
+    let dirs: Vec<PathBuf> = dirs.map(|entry| entry.path()).collect();
+    if dirs.is_empty() {
+        return;
+    }
+    thread::scope(|scope| {
+        for some in dirs.chunks(dirs.len().div_ceil(REMOVERS)) {
+            scope.spawn(move || {
+                for dir in some {
+                    let _ = fs::remove_dir_all(dir);
+                }
+            });
+        }
+    });
 }
 
 /// Bytes an ordinary user may still write where `path` is.

@@ -319,6 +319,15 @@ impl Engine {
         self.shut_down()
     }
 
+    /// Stops the shards without flushing or marking anything: the directory is left as a crash would leave it, and
+    /// the next opening recovers it. For those who throw the data away, and whom a clean shutdown would keep
+    /// waiting for nothing.
+    pub fn abandon(mut self) {
+        self.closed = true;
+        // Who waits for a shard that panicked has been told already.
+        drop(self.stop_shards());
+    }
+
     fn shut_down(&mut self) -> Result<(), ControlError> {
         if std::mem::replace(&mut self.closed, true) {
             return Ok(());
@@ -336,13 +345,19 @@ impl Engine {
             let marked = first.remote.call(attach::mark_clean).wait();
             result = marked.unwrap_or(Err(ControlError::Closed));
         }
+        let stopped = self.stop_shards();
+        result.and(stopped)
+    }
+
+    fn stop_shards(&mut self) -> Result<(), ControlError> {
         for worker in &mut self.workers {
             worker.remote.close();
         }
+        let mut result = Ok(());
         for worker in &mut self.workers {
             let Some(thread) = worker.thread.take() else { continue };
             if thread.join().is_err() {
-                result = result.and(Err(ControlError::Closed));
+                result = Err(ControlError::Closed);
             }
         }
         result
