@@ -118,7 +118,7 @@ pub const RECOVERY_MEMORY_BYTES: usize = 64 * 1024 * 1024;
 pub const POINTS_RETRY_NS: u64 = 1_000_000;
 
 /// Partitions recovered at once.
-pub const RECOVERIES_IN_FLIGHT: usize = 16;
+pub const RECOVERIES_IN_FLIGHT: usize = 8;
 
 /// Reads in flight ahead of a scan, of one chunk each.
 pub const READ_AHEAD: usize = 4;
