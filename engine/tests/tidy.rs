@@ -521,8 +521,8 @@ fn the_rules_notice_what_they_forbid() {
     };
     let long = format!("fn f() {{\n{}}}\n", "let _ = '{';\n".repeat(FUNCTION_LINES_MAX));
     assert_eq!(said("engine/src/log/mod.rs", &long), [Rule::FunctionLines]);
-    assert_eq!(said("engine/src/log/mod.rs", &"\n".repeat(601)), [Rule::FileLines]);
-    assert_eq!(said("engine/src/log/mod.rs", &"x".repeat(111)), [Rule::LineChars]);
+    assert_eq!(said("engine/src/log/mod.rs", &"\n".repeat(FILE_LINES_MAX + 1)), [Rule::FileLines]);
+    assert_eq!(said("engine/src/log/mod.rs", &"x".repeat(LINE_CHARS_MAX + 1)), [Rule::LineChars]);
     assert_eq!(said("engine/src/log/mod.rs", "use crate::ring::Ring;"), [Rule::Layer]);
     assert_eq!(said("engine/src/segment.rs", "use crate::{types, log::Log};"), [Rule::Layer]);
     assert_eq!(said("engine/src/window.rs", "fn f() { crate::journal::f() }"), [Rule::Layer]);
