@@ -60,7 +60,9 @@ impl Index {
     /// Takes note of the next batch.
     pub(crate) fn push(&mut self, batch: Indexed) {
         let relative = (batch.last.get() - self.base.get()) as u32;
-        let newer = self.newest.is_none_or(|(timestamp, _)| batch.max_timestamp > timestamp);
+        // Records without a timestamp have -1: they are not found by time.
+        let newer = batch.max_timestamp >= 0
+            && self.newest.is_none_or(|(timestamp, _)| batch.max_timestamp > timestamp);
         if newer {
             self.newest = Some((batch.max_timestamp, relative));
         }

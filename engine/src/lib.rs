@@ -1,4 +1,6 @@
-//! A durable partitioned commit log.
+#![doc = include_str!("../README.md")]
+#![deny(missing_docs)]
+
 pub mod batch;
 pub mod buffers;
 mod calibrate;

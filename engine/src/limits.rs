@@ -127,8 +127,13 @@ pub const READ_AHEAD: usize = 4;
 /// behind its beginning. A constant of the format: recovery takes more for corruption.
 pub const TORN_WINDOW_BYTES: u64 = (BATCH_BYTES_MAX + IN_FLIGHT_BYTES_MAX) as u64;
 
-/// Bytes of one partition that can be on their way to its segment at once.
-const IN_FLIGHT_BYTES_MAX: usize = WRITES_IN_FLIGHT_MAX * crate::buffers::CHUNK_BYTES_MAX;
+/// Bytes of one segment between the first unfinished write and the last one that may begin.
+pub const SEGMENT_IN_FLIGHT_BYTES_MAX: u64 = 16 * 1024 * 1024;
+
+/// Bytes of one partition that can be on their way to its segment at once: the writes, the last of which
+/// begins within the bound, and two journal groups.
+const IN_FLIGHT_BYTES_MAX: usize =
+    SEGMENT_IN_FLIGHT_BYTES_MAX as usize + 3 * crate::buffers::CHUNK_BYTES_MAX;
 
 const _: () = {
     assert!(SECOND_GROUP_BYTES <= crate::buffers::CHUNK_BYTES_MAX as u64);

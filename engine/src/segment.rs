@@ -50,6 +50,9 @@ pub(crate) struct Segment {
     marks: VecDeque<(Pos, Offset)>,
     /// CRC-32C of all bytes; `None` if the segment was reopened.
     crc: Option<u32>,
+    /// Whether all of its file is written extents that this opening prepared: then a flush of the device alone
+    /// makes overwrites durable.
+    pub(crate) overwrites: bool,
     /// Whether its file is cut to its data and has its indexes and seal.
     pub(crate) sealed: bool,
     /// How much space is readied at first, by the rate of the segment before it.
@@ -108,6 +111,7 @@ impl Segment {
             flushed: Frontier::new(was.end),
             marks: VecDeque::new(),
             crc: (was.end == Pos::ZERO).then_some(0),
+            overwrites: was.end == Pos::ZERO && was.prepared == Pos::ZERO,
             sealed: false,
             first_bytes: PREPARE_BYTES_MIN,
             prepare_goal: Pos::ZERO,
@@ -217,6 +221,11 @@ impl Segment {
             padded.block == self.write_issued && self.durable.done() <= padded.until
         });
         !self.tail_write && !exposed
+    }
+
+    /// Whether the last block's durable bytes are in the file alone, as a padded tail.
+    pub(crate) fn is_exposed(&self) -> bool {
+        self.padded.is_some_and(|padded| padded.until == self.claimed)
     }
 
     /// Whether the journal must take the first block before it may be written: the padded tail that was left by a

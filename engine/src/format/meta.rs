@@ -7,7 +7,7 @@
 //! | 8 | version u32 = 1 | version u32 = 1 |
 //! | 12 | block size u32, in bytes | incarnation u64 |
 //! | 16 / 20 | zeros | relaxed u32: 1 if appends may be acknowledged before a flush |
-//! | 24 | zeros | zeros |
+//! | 24 | zeros | suspect u32: 1 if a damaged journal group may have held bytes of it |
 //! | 28 | CRC-32C of the 28 bytes before u32 | CRC-32C of the 28 bytes before u32 |
 
 use super::fixed::{FixedError, Reader, Writer};
@@ -75,6 +75,8 @@ pub struct PartitionMeta {
     /// Whether appends since the recovery point may have been acknowledged before they were flushed (policies
     /// `os` and `interval`): recovery then takes any damage at the end for a torn tail.
     pub relaxed: bool,
+    /// Whether a damaged journal group may have held acknowledged bytes of it: it is read-only until it is repaired.
+    pub suspect: bool,
 }
 
 impl PartitionMeta {
@@ -86,6 +88,7 @@ impl PartitionMeta {
         Writer::new(Self::MAGIC, VERSION)
             .put(self.incarnation.0.to_be_bytes())
             .put(u32::from(self.relaxed).to_be_bytes())
+            .put(u32::from(self.suspect).to_be_bytes())
             .finish()
     }
 
@@ -97,11 +100,12 @@ impl PartitionMeta {
         let mut reader = Reader::<META_BYTES>::new(bytes, Self::MAGIC, VERSION)?;
         let incarnation = Incarnation(u64::from_be_bytes(reader.take()));
         let relaxed = u32::from_be_bytes(reader.take());
+        let suspect = u32::from_be_bytes(reader.take());
         reader.finish()?;
-        if relaxed > 1 {
-            return Err(FixedError::Field("relaxed"));
+        if relaxed > 1 || suspect > 1 {
+            return Err(FixedError::Field("relaxed or suspect"));
         }
-        Ok(Self { incarnation, relaxed: relaxed == 1 })
+        Ok(Self { incarnation, relaxed: relaxed == 1, suspect: suspect == 1 })
     }
 }
 
@@ -174,8 +178,11 @@ mod tests {
         let directory = DirectoryMeta::new(4096);
         assert_eq!(directory.encode(), DIRECTORY);
         assert_eq!(DirectoryMeta::decode(&DIRECTORY), Ok(directory));
-        let partition =
-            PartitionMeta { relaxed: false, incarnation: Incarnation(0x0123_4567_89ab_cdef) };
+        let partition = PartitionMeta {
+            relaxed: false,
+            suspect: false,
+            incarnation: Incarnation(0x0123_4567_89ab_cdef),
+        };
         assert_eq!(partition.encode(), PARTITION);
         assert_eq!(PartitionMeta::decode(&PARTITION), Ok(partition));
     }

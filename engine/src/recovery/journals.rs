@@ -205,15 +205,22 @@ async fn lay_over_range<D: Disk>(
         let to = end.min(from + CHUNK_BYTES_MAX as u64);
         let len = (to - from) as usize;
         let mut chunk = read_at(disk, arena, file, from, len).await?;
-        let missing = len - chunk.len();
-        chunk.append_zeros(missing);
+        let had = chunk.len();
+        chunk.append_zeros(len - had);
+        let mut changed = false;
         for (pos, bytes) in runs {
             let a = (*pos).max(from);
             let b = (pos + bytes.len() as u64).min(to);
             if a < b {
                 let part = &bytes[(a - pos) as usize..(b - pos) as usize];
-                chunk.overwrite((a - from) as usize, part);
+                let at = (a - from) as usize;
+                changed |= at + part.len() > had || chunk[at..at + part.len()] != *part;
+                chunk.overwrite(at, part);
             }
+        }
+        if !changed {
+            // Already there, as in every block that was written back: a sealed file keeps its length.
+            continue;
         }
         let data = chunk.slice(0..len);
         disk.run(Op::Write { file, pos: from, data, durable: false }).await?;

@@ -97,7 +97,7 @@ pub(crate) async fn recover<D: Disk>(
     let listing = list(disk, &plan.dir).await?;
     let meta = directory_meta(disk, arena, &plan, &listing).await?;
     plan.shape.block = meta.block_bytes().into();
-    let journals_meta = next_epoch(disk, arena, &plan, random).await?;
+    let journals_meta = next_epoch(disk, arena, (&plan, &listing), random).await?;
     let epoch = u64::from(journals_meta.epoch) << 32 | random() >> 32;
     let home = Home {
         dir: plan.dir.clone(),
@@ -112,9 +112,9 @@ pub(crate) async fn recover<D: Disk>(
     report.journal_groups = replayed.groups;
     report.journal_bytes = replayed.bytes;
     overlay_all(disk, arena, &plan, &identities, &replayed).await?;
+    let identities = suspect(disk, arena, identities, &replayed).await?;
     let mut partitions =
         recover_all(disk, arena, (&plan, &home), identities, listing.clean).await?;
-    suspect(&mut partitions, &replayed, &mut report);
     drop(replayed);
     sync(disk, &plan.dir).await?;
     let journal_bytes = plan.journal_bytes / plan.shape.block * plan.shape.block;
@@ -131,6 +131,9 @@ pub(crate) async fn recover<D: Disk>(
     sync(disk, &plan.dir).await?;
     report.partitions = partitions.len();
     for partition in &mut partitions {
+        if partition.suspect {
+            report.suspects.push(partition.identity.name.clone());
+        }
         report.scanned_bytes += partition.scanned_bytes;
         report.cuts.extend(partition.cut.clone());
         report.damage.extend(partition.damage.clone());
@@ -160,6 +163,8 @@ async fn list<D: Disk>(disk: &D, dir: &Path) -> Result<Listing, OpenError> {
     let found = disk.run(Op::List { path: dir.to_path_buf() }).await.map_err(io)?.into_names();
     let own = [names::META, names::JOURNALS, names::RECOVERY_POINTS, names::LOG_STARTS];
     let mut out = Listing { partitions: vec![], journals: vec![], clean: false, fresh: true };
+    // Nothing is removed before it is sure that the directory is a log's.
+    let (mut files, mut directories) = (Vec::new(), Vec::new());
     for name in found {
         if NEIGHBOURS.contains(&name.as_str()) || own.contains(&name.as_str()) {
             out.fresh &= name != names::META;
@@ -169,16 +174,20 @@ async fn list<D: Disk>(disk: &D, dir: &Path) -> Result<Listing, OpenError> {
         } else if names::is_journal(&name) {
             out.journals.push(name);
         } else if name.ends_with(".tmp") {
-            let path = dir.join(&name);
-            disk.run(Op::Unlink { path }).await.map_err(io)?;
+            files.push(dir.join(&name));
         } else if name.ends_with(names::DELETED) || name.ends_with("-delete") {
-            let path = dir.join(&name);
-            disk.run(Op::RemoveDir { path }).await.map_err(io)?;
+            directories.push(dir.join(&name));
         } else if let Some(partition) = PartitionName::from_directory(&name) {
             out.partitions.push(partition);
         } else {
             return Err(OpenError::Foreign { path: dir.to_path_buf(), found: name });
         }
+    }
+    for path in files {
+        disk.run(Op::Unlink { path }).await.map_err(io)?;
+    }
+    for path in directories {
+        disk.run(Op::RemoveDir { path }).await.map_err(io)?;
     }
     Ok(out)
 }
@@ -223,12 +232,16 @@ async fn directory_meta<D: Disk>(
 async fn next_epoch<D: Disk>(
     disk: &D,
     arena: &Arena,
-    plan: &Plan,
+    (plan, listing): (&Plan, &Listing),
     random: &mut dyn FnMut() -> u64,
 ) -> Result<JournalsMeta, OpenError> {
     let path = plan.dir.join(names::JOURNALS);
     let was = match read(disk, arena, &path).await? {
         Some(bytes) => JournalsMeta::decode(&bytes).map_err(|e| fixed(&path, e))?,
+        None if !listing.journals.is_empty() => {
+            let reason = "missing although there are journals; restore it from a backup".to_owned();
+            return Err(OpenError::DamagedFile { path, reason });
+        }
         None => JournalsMeta { directory: random(), epoch: 0, journals: 0 },
     };
     let now = JournalsMeta { epoch: was.epoch + 1, ..was };
@@ -271,6 +284,7 @@ struct Known {
     identity: Identity,
     relaxed: bool,
     foreign: bool,
+    suspect: bool,
     recovery_point: Offset,
     log_start: Offset,
 }
@@ -294,14 +308,14 @@ async fn identities<D: Disk>(
         let dir = plan.dir.join(name.to_string());
         let bytes = bytes?;
         let foreign = bytes.is_none();
-        let meta = match bytes {
-            Some(bytes) => PartitionMeta::decode(&bytes).map_err(|e| fixed(&path, e))?,
+        let meta = if let Some(bytes) = bytes {
+            PartitionMeta::decode(&bytes).map_err(|e| fixed(&path, e))?
+        } else {
             // A directory that Kafka made: its acks came before a flush.
-            None => {
-                let meta = PartitionMeta { incarnation: Incarnation(random()), relaxed: true };
-                write_partition_meta(disk, arena, &dir, meta).await?;
-                meta
-            }
+            let incarnation = Incarnation(random());
+            let meta = PartitionMeta { incarnation, relaxed: true, suspect: false };
+            write_partition_meta(disk, arena, &dir, meta).await?;
+            meta
         };
         let identity =
             Identity { id: LogId(0), name: name.clone(), incarnation: meta.incarnation, dir };
@@ -309,6 +323,7 @@ async fn identities<D: Disk>(
             identity,
             relaxed: meta.relaxed,
             foreign,
+            suspect: meta.suspect,
             recovery_point: points.get(name).copied().unwrap_or_default(),
             log_start: starts.get(name).copied().unwrap_or_default(),
         });
@@ -388,13 +403,15 @@ async fn recover_all<D: Disk>(
             log_start: known.log_start,
             relaxed: known.relaxed,
             foreign: known.foreign,
+            suspect: known.suspect,
             direct: plan.direct,
             clean,
         };
         let dir = known.identity.dir.clone();
         async move {
             let relaxed = plan.flush != FlushPolicy::Group;
-            let meta = PartitionMeta { incarnation: known.identity.incarnation, relaxed };
+            let incarnation = known.identity.incarnation;
+            let meta = PartitionMeta { incarnation, relaxed, suspect: known.suspect };
             let recovery = Recovery { disk, arena, identity: known.identity, terms, home };
             let recovered = recovery.run().await;
             let recovered = recovered.map_err(|e| OpenError::io(&dir, "recovering", e))?;
@@ -408,14 +425,23 @@ async fn recover_all<D: Disk>(
     join_bounded(RECOVERIES_IN_FLIGHT, jobs).await.into_iter().collect()
 }
 
-fn suspect(partitions: &mut [Recovered], replayed: &Replayed<'_>, report: &mut RecoveryReport) {
-    for partition in partitions {
-        let named = replayed.suspects.contains(&partition.identity.incarnation);
-        if named || replayed.all_suspect {
-            partition.suspect = true;
-            report.suspects.push(partition.identity.name.clone());
+/// Finds out whose acknowledged bytes damaged groups may have held, and has each such partition say so of itself:
+/// the journals are about to be emptied.
+async fn suspect<D: Disk>(
+    disk: &D,
+    arena: &Arena,
+    mut known: Vec<Known>,
+    replayed: &Replayed<'_>,
+) -> Result<Vec<Known>, OpenError> {
+    for partition in &mut known {
+        let incarnation = partition.identity.incarnation;
+        let named = replayed.all_suspect || replayed.suspects.contains(&incarnation);
+        if named && !std::mem::replace(&mut partition.suspect, true) {
+            let meta = PartitionMeta { incarnation, relaxed: partition.relaxed, suspect: true };
+            write_partition_meta(disk, arena, &partition.identity.dir, meta).await?;
         }
     }
+    Ok(known)
 }
 
 async fn empty_journals<D: Disk>(

@@ -88,6 +88,8 @@ pub(crate) struct Terms {
     pub(crate) relaxed: bool,
     /// Another program made the partition: offsets may be missing at a segment's end, with no seal to say so.
     pub(crate) foreign: bool,
+    /// A damaged journal group may have held some of its acknowledged bytes: nothing is cut.
+    pub(crate) suspect: bool,
     pub(crate) direct: bool,
     /// The directory was closed cleanly: its journals were empty and nothing was in flight.
     pub(crate) clean: bool,
@@ -177,7 +179,7 @@ impl<D: Disk> Recovery<'_, D> {
             scanned_bytes: 0,
             cut: None,
             damage: None,
-            suspect: false,
+            suspect: self.terms.suspect,
         }
     }
 
@@ -231,7 +233,7 @@ impl<D: Disk> Recovery<'_, D> {
             scanned_bytes,
             cut,
             damage,
-            suspect: false,
+            suspect: self.terms.suspect,
         })
     }
 
@@ -276,7 +278,10 @@ impl<D: Disk> Recovery<'_, D> {
                 let Some((first, last)) = header.offsets() else { break };
                 // What was left of a failed tail is void from where the next segment begins.
                 void = following.is_some_and(|limit| first >= limit);
-                if void || first < next {
+                // Offsets are skipped only by compaction, which never touches an active segment.
+                let gap = first > next && end > from && following.is_none() && !self.terms.foreign;
+                let far = last.get() - base.get() > i64::from(i32::MAX);
+                if void || first < next || gap || far {
                     break;
                 }
                 let bytes = header.batch_bytes() as u32;
@@ -356,6 +361,10 @@ impl<D: Disk> Recovery<'_, D> {
         let last_nonzero = rest.last_nonzero.unwrap_or(walked.end);
         if beyond == 0 && later.is_empty() {
             return Ok(Verdict::Torn { last_nonzero, later: Vec::new() });
+        }
+        if self.terms.suspect {
+            let reason = "a damaged journal group may have held what is missing here".to_owned();
+            return Ok(Verdict::Corrupt(reason));
         }
         if self.terms.clean {
             return Ok(Verdict::Corrupt("the directory was closed cleanly".to_owned()));

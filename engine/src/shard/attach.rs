@@ -139,7 +139,7 @@ pub(crate) async fn create(
     let made = cx.disk.run(Op::MakeDir { path: dir.clone() }).await;
     made.map_err(|e| OpenError::io(&dir, "making the partition's directory", e))?;
     let relaxed = policy != FlushPolicy::Group;
-    let meta = PartitionMeta { incarnation, relaxed };
+    let meta = PartitionMeta { incarnation, relaxed, suspect: false };
     write_partition_meta(&cx.disk, &cx.arena(), &dir, meta).await?;
     let mut state = cx.state.borrow_mut();
     let id = LogId(state.logs.len() as u32);
@@ -161,6 +161,9 @@ pub(crate) async fn set_policy(
     let (dir, incarnation, was) = {
         let mut state = cx.state.borrow_mut();
         let Some(log) = state.log(id) else { return Err(ControlError::Closed) };
+        if matches!(log.access, Access::Damaged | Access::Fenced(_)) {
+            return Err(ControlError::ReadOnly);
+        }
         (log.identity.dir.clone(), log.identity.incarnation, log.policy)
     };
     let relaxed = policy != FlushPolicy::Group;
@@ -214,7 +217,7 @@ async fn write_relaxed(
     incarnation: Incarnation,
     relaxed: bool,
 ) -> Result<(), ControlError> {
-    let meta = PartitionMeta { incarnation, relaxed };
+    let meta = PartitionMeta { incarnation, relaxed, suspect: false };
     let _filing = Filing::begin(cx, id).await?;
     let written = write_partition_meta(&cx.disk, &cx.arena(), dir, meta).await;
     written.map_err(|error| match error {

@@ -81,10 +81,10 @@ pub(crate) async fn checkpoint(cx: Context, extent: Extent) -> bool {
     let mut state = cx.state.borrow_mut();
     let state = &mut *state;
     let logs = &mut state.logs;
-    let freed = state.journal.release(|reference| {
+    let freed = state.journal.release(|sequence, reference| {
         is_flushed(logs[reference.log.0 as usize].as_deref(), reference)
             || defects::is(Defect::FreeBeforeFlush)
-            || carried.contains(&reference.log)
+            || sequence <= until && carried.contains(&reference.log)
     });
     state.stats.checkpoints += 1;
     state.stats.checkpoint_ns += state.time.ns - began;
@@ -282,38 +282,39 @@ pub(crate) async fn wait_for_forced(cx: &Context, number: u64) -> bool {
 
 /// Flushes the items' files: one by one, or by one flush of the device where that covers them.
 async fn flush(cx: &Context, items: &VecDeque<Item>) {
-    let (targets, global) = {
+    let mut files: Vec<FileHandle> = Vec::new();
+    // What to flush, and by which of the files' flushes.
+    let mut targets: Vec<(Item, usize, Pos)> = Vec::new();
+    {
         let mut state = cx.state.borrow_mut();
-        let global = state.settings.global_flush.then_some(state.journal_file);
-        let mut targets: Vec<(Item, FileHandle, Pos)> = Vec::new();
+        let device = state.settings.global_flush.then_some(state.journal_file);
         for item in items {
             if let Some(log) = state.log(item.log)
                 && log.cuts == item.cuts
                 && let Some(segment) = log.segment(item.segment)
                 && let Some(file) = segment.file
             {
-                targets.push((*item, file, segment.flushable()));
+                let by = device.filter(|_| segment.overwrites).unwrap_or(file);
+                let at =
+                    if device == Some(by) { files.iter().position(|f| *f == by) } else { None };
+                let at = at.unwrap_or_else(|| {
+                    files.push(by);
+                    files.len() - 1
+                });
+                targets.push((*item, at, segment.flushable()));
             }
         }
-        (targets, global)
-    };
+    }
     // The files stay open, and are not cut, until the flush has ended.
     let users: Vec<Reader> = targets.iter().map(|(item, ..)| Reader::new(cx, item.log)).collect();
-    let disk = &cx.disk;
-    let results = if let Some(file) = global {
-        let one = disk.run(Op::Sync { file, data_only: true }).await.map(drop);
-        vec![one]
-    } else {
-        let syncs = targets.iter().map(|(_, file, _)| {
-            let sync = disk.run(Op::Sync { file: *file, data_only: true });
-            async move { sync.await.map(drop) }
-        });
-        join_bounded(CHECKPOINT_SYNCS_IN_FLIGHT, syncs).await
-    };
+    let syncs = files.iter().map(|file| {
+        let sync = cx.disk.run(Op::Sync { file: *file, data_only: true });
+        async move { sync.await.map(drop) }
+    });
+    let results = join_bounded(CHECKPOINT_SYNCS_IN_FLIGHT, syncs).await;
     cx.state.borrow_mut().stats.flushes += results.len() as u64;
-    for (at, (item, _, reached)) in targets.into_iter().enumerate() {
-        let result = if global.is_some() { &results[0] } else { &results[at] };
-        if let Err(error) = result {
+    for (item, at, reached) in targets {
+        if let Err(error) = &results[at] {
             fence(cx, item.log, Fault::new("flushing a segment", error));
             continue;
         }

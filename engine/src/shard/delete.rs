@@ -12,6 +12,7 @@ use crate::log::Access;
 use super::Context;
 use super::checkpoint::wait_for_forced;
 use super::groups::Forced;
+use super::points;
 use super::state::tell;
 
 /// Deletes the log. Acknowledged once no crash can bring it back: the journal says that what it holds of the
@@ -24,20 +25,24 @@ pub(crate) async fn delete(cx: Context, id: LogId) -> Result<(), ControlError> {
         let Some(log) = state.log(id) else { return Err(ControlError::Closed) };
         (log.identity.incarnation, log.identity.name.clone())
     };
+    let data = cx.state.borrow().dir.clone();
+    let aside = data.join(format!("{name}.{:016x}{}", incarnation.0, names::DELETED));
+    let io = |error: std::io::Error| ControlError::Disk(Fault::new("deleting", &error));
+    // The new name comes first: until it is durable a crash finds the partition whole, with all that the journal
+    // holds of it; from then on its incarnation is unknown to recovery.
+    cx.disk.run(Op::Rename { from: dir, to: aside.clone() }).await.map_err(io)?;
+    for file in forget(&cx, id) {
+        drop(cx.disk.run(Op::Close { file }).await);
+    }
+    sync_directory(&cx.disk, data).await.map_err(io)?;
     let voided = cx.state.borrow_mut().force(Forced::Ignore(incarnation));
     if !wait_for_forced(&cx, voided).await {
         let fault = cx.state.borrow().journal.fault();
         return Err(fault.map_or(ControlError::ReadOnly, ControlError::Disk));
     }
-    let data = cx.state.borrow().dir.clone();
-    let aside = data.join(format!("{name}.{:016x}{}", incarnation.0, names::DELETED));
-    let io = |error: std::io::Error| ControlError::Disk(Fault::new("deleting", &error));
-    for file in forget(&cx, id) {
-        drop(cx.disk.run(Op::Close { file }).await);
-    }
-    cx.disk.run(Op::Rename { from: dir, to: aside.clone() }).await.map_err(io)?;
-    sync_directory(&cx.disk, data).await.map_err(io)?;
+    // A partition re-created under the name must not find the recovery point of this one.
     cx.points.remove(&name);
+    let _ = points::write(&cx).await;
     let disk = cx.disk.clone();
     drop(cx.tasks.spawn(async move {
         // What is left of it, the next opening removes.
@@ -48,13 +53,11 @@ pub(crate) async fn delete(cx: Context, id: LogId) -> Result<(), ControlError> {
 
 fn begin(cx: &Context, id: LogId) -> Result<PathBuf, ControlError> {
     let mut state = cx.state.borrow_mut();
-    let inbox = state.inbox.clone();
     let Some(log) = state.log(id) else { return Err(ControlError::Closed) };
     if log.access == Access::Cutting {
         return Err(ControlError::Busy);
     }
     log.access = Access::Cutting;
-    log.end_waiting(&AppendError::Truncated, |ended| tell(&inbox, ended));
     Ok(log.identity.dir.clone())
 }
 
@@ -82,7 +85,9 @@ async fn quiesce(cx: &Context, id: LogId) -> Result<(), ControlError> {
 /// Takes the log out of the shard. Returns its open files.
 fn forget(cx: &Context, id: LogId) -> Vec<FileHandle> {
     let mut state = cx.state.borrow_mut();
-    let Some(log) = state.logs[id.0 as usize].take() else { return Vec::new() };
+    let inbox = state.inbox.clone();
+    let Some(mut log) = state.logs[id.0 as usize].take() else { return Vec::new() };
+    log.end_waiting(&AppendError::Truncated, |ended| tell(&inbox, ended));
     let mut files: Vec<FileHandle> = log.tail.iter().filter_map(|segment| segment.file).collect();
     state.files_open -= files.len();
     files.extend(log.sealed.iter().filter_map(|sealed| sealed.file));

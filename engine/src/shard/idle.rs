@@ -8,25 +8,18 @@ use crate::limits::IDLE_CLOSED_AT_ONCE;
 use crate::log::{Access, Log};
 
 use super::Context;
-use super::checkpoint::{Extent, checkpoint, take_turn};
-use super::state::State;
+use super::state::{Errand, State};
 
 /// Makes room for one more open file.
 pub(crate) async fn make_room(cx: &Context) {
     if cx.state.borrow().files_open < cx.state.borrow().settings.files_max {
         return;
     }
-    if close_idle(cx).await > 0 || !take_turn(cx).await {
-        return;
+    if close_idle(cx).await == 0 {
+        // Idle, but not flushed: a checkpoint does that. It may want the very file that is to be opened, so that
+        // nobody waits for it here; the reserve holds meanwhile.
+        cx.state.borrow_mut().errand(Errand::Checkpoint);
     }
-    // Idle, but not flushed: a checkpoint does that.
-    let freed = checkpoint(cx.clone(), Extent::All).await;
-    {
-        let mut state = cx.state.borrow_mut();
-        state.after_checkpoint(freed);
-        state.progress.notify();
-    }
-    close_idle(cx).await;
 }
 
 /// Closes some of the files that nobody needs. Returns how many.

@@ -134,7 +134,7 @@ async fn persist_indexes(
 }
 
 /// Persists the table, if it has changed and no other shard is at it.
-async fn write(cx: &Context) -> Result<(), Fault> {
+pub(crate) async fn write(cx: &Context) -> Result<(), Fault> {
     let Some(text) = cx.points.begin_write() else { return Ok(()) };
     let dir = cx.state.borrow().dir.clone();
     let path = dir.join(names::RECOVERY_POINTS);

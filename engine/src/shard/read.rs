@@ -192,7 +192,9 @@ async fn collect(
     max_bytes: usize,
     out: &mut Vec<u8>,
 ) -> Result<Offset, ReadError> {
-    let mut pos = place.pos;
+    // An index is no evidence: if what it points at is no batch at or before the offset, begin at the beginning.
+    let mut begin = place.pos;
+    let mut pos = begin;
     let mut next = from;
     let end = place.end.unwrap_or(pos);
     let mut buffer = Bytes { start: pos, bytes: Vec::new() };
@@ -201,12 +203,18 @@ async fn collect(
         let head = end.since(pos).min(HEADER_BYTES as u64) as usize;
         let want = max_bytes.clamp(PAGE_BYTES, BATCH_BYTES_MAX);
         fill(cx, id, place, &mut buffer, (pos, head, want, end)).await?;
-        let Ok(header) = BatchHeader::decode(buffer.from(pos)) else { return Err(damaged) };
-        let Some((base, last)) = header.offsets() else { return Err(damaged) };
-        let bytes = header.batch_bytes();
-        if bytes > BATCH_BYTES_MAX || bytes as u64 > end.since(pos) {
-            return Err(damaged);
+        let header = BatchHeader::decode(buffer.from(pos)).ok();
+        let header = header.filter(|header| {
+            let bytes = header.batch_bytes();
+            bytes <= BATCH_BYTES_MAX && bytes as u64 <= end.since(pos)
+        });
+        let offsets = header.and_then(|header| header.offsets());
+        if pos == begin && pos > Pos::ZERO && offsets.is_none_or(|(base, _)| base > from) {
+            (begin, pos) = (Pos::ZERO, Pos::ZERO);
+            continue;
         }
+        let (Some(header), Some((base, last))) = (header, offsets) else { return Err(damaged) };
+        let bytes = header.batch_bytes();
         if base >= place.limit {
             return Ok(place.limit);
         }

@@ -207,13 +207,15 @@ pub(crate) async fn reseal(cx: Context, id: LogId, base: Offset) {
 }
 
 async fn try_reseal(cx: &Context, id: LogId, base: Offset) -> std::io::Result<()> {
-    let (dir, incarnation, direct, interval, next) = {
+    let (dir, incarnation, direct, interval, next, known) = {
         let mut state = cx.state.borrow_mut();
         let (direct, shape) = (state.settings.direct, state.settings.shape);
         let Some(log) = state.log(id) else { return Ok(()) };
+        let known = log.sealed.iter().find(|sealed| sealed.base == base).and_then(|s| s.end);
         let at = log.sealed.partition_point(|sealed| sealed.base <= base);
         let next = log.sealed.get(at).map_or(log.tail[0].base(), |next| next.base);
-        (log.identity.dir.clone(), log.identity.incarnation, direct, shape.index_interval, next)
+        let (dir, incarnation) = (log.identity.dir.clone(), log.identity.incarnation);
+        (dir, incarnation, direct, shape.index_interval, next, known)
     };
     let path = dir.join(names::segment(base));
     let arena = cx.arena();
@@ -235,6 +237,10 @@ async fn try_reseal(cx: &Context, id: LogId, base: Offset) -> std::io::Result<()
     }
     scanner.finish().await;
     index.finish();
+    // Rot below the recovery point, which recovery did not look at: nothing is cut, nothing sealed.
+    if known.is_none_or(|known| known.get() != end) {
+        return cx.disk.run(Op::Close { file }).await.map(drop);
+    }
     cx.disk.run(Op::Truncate { file, len: end }).await?;
     cx.disk.run(Op::Sync { file, data_only: false }).await?;
     cx.disk.run(Op::Close { file }).await?;

@@ -13,7 +13,7 @@ use crate::error::{AppendError, Fault};
 use crate::journal::{Journal, LogId};
 use crate::limits::{
     COALESCED_BYTES_MAX, GROUP_ENTRIES_MAX, PRESSURE_INTERVAL_NS, RECOVERY_STRIDE_BYTES,
-    WRITES_IN_FLIGHT_MAX,
+    SEGMENT_IN_FLIGHT_BYTES_MAX, WRITES_IN_FLIGHT_MAX,
 };
 use crate::log::plan::{Bounds, Step};
 use crate::log::{Append, Ended, Log, Shape};
@@ -236,7 +236,9 @@ impl State {
             self.refuse(append, AppendError::Closed);
             return Ok(());
         };
-        let fenced = (log.policy == FlushPolicy::Group).then(|| self.journal.fault()).flatten();
+        // A padded durable tail is rewritten only under an image in the journal, whatever the policy.
+        let journals = log.policy == FlushPolicy::Group || log.active().is_exposed();
+        let fenced = journals.then(|| self.journal.fault()).flatten();
         let refusal = if closed {
             Some(AppendError::Closed)
         } else {
@@ -261,7 +263,8 @@ impl State {
         let records = header.last_offset_delta as u64 + 1;
         log.used_ns = time.ns;
         if let FlushPolicy::Interval { bytes, messages, .. } = log.policy {
-            if log.unflushed.since_ns.replace(time.ns).is_none() {
+            if log.unflushed.since_ns.is_none() {
+                log.unflushed.since_ns = Some(time.ns);
                 self.errands.push_back(Errand::Alarm(id));
             }
             if !log.flushing && (log.unflushed.bytes >= bytes || log.unflushed.messages >= messages)
@@ -324,7 +327,9 @@ impl State {
                         self.look_at(id);
                         return;
                     }
-                    self.write(id, segment, end, durable);
+                    if !self.write(id, segment, end, durable) {
+                        return;
+                    }
                 }
                 Step::WriteTail { segment } => {
                     if !self.write_tail(id, segment, false) {
@@ -371,15 +376,18 @@ impl State {
         }
     }
 
-    /// Writes whole blocks of a segment up to `end`, as far as the table of writes has room.
-    pub(crate) fn write(&mut self, id: LogId, base: Offset, end: Pos, durable: bool) {
+    /// Writes whole blocks of a segment up to `end`, as far as bounds allow. Returns whether any write began.
+    pub(crate) fn write(&mut self, id: LogId, base: Offset, end: Pos, durable: bool) -> bool {
         let dsync = durable && self.settings.durability == Durability::Dsync;
+        let mut begun = false;
         while !self.writes.is_full() {
-            let Some(log) = self.logs[id.0 as usize].as_deref_mut() else { return };
-            let Some(segment) = log.segment(base) else { return };
+            let Some(log) = self.logs[id.0 as usize].as_deref_mut() else { return begun };
+            let Some(segment) = log.segment(base) else { return begun };
             let start = segment.write_issued();
-            if start >= end {
-                return;
+            // What lies behind a torn tail is bounded: recovery takes more for corruption.
+            let ahead = start.get().saturating_sub(segment.written.done().get());
+            if start >= end || ahead >= SEGMENT_IN_FLIGHT_BYTES_MAX {
+                return begun;
             }
             let data = run(&self.arena, segment, start, end);
             let run_end = start.plus(data.len() as u64);
@@ -397,7 +405,9 @@ impl State {
             self.stats.segment_bytes += data.len() as u64;
             self.stats.direct_writes += u64::from(durable);
             self.ops.push_back((token, Op::Write { file, pos: start.get(), data, durable: dsync }));
+            begun = true;
         }
+        begun
     }
 
     /// Writes the padded last block. `false` if there is no memory for its copy.
