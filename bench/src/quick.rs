@@ -122,8 +122,20 @@ fn most_partitions(flags: &cli::Quick) -> u64 {
 fn measure(rig: &mut Rig<'_>, until: Instant, progress: &mut Progress) -> Result<Vec<Measured>> {
     /// Less than this says nothing.
     const SLICE_MIN: Duration = Duration::from_millis(60);
+    /// How many times shorter than a slice the round before them is.
+    const WARM_SHARE: u32 = 3;
     let mut arms: Vec<Measured> = rig.rows().iter().map(|&row| rig.unmeasured(row)).collect();
     let order = schedule(arms.len(), SLICES);
+    // Memory touched for the first time is slow, and whatever runs first would pay for it.
+    progress.stage("warming up");
+    for arm in &arms {
+        interrupt::check()?;
+        progress.step(arm.row.name);
+        let begin = Instant::now();
+        let share = until.saturating_duration_since(begin) / (WARM_SHARE * order.len() as u32);
+        rig.slice(arm.row, share.max(SLICE_MIN)).with_context(|| arm.row.name)?;
+        progress.passed(begin.elapsed());
+    }
     for (turn, &nth) in order.iter().enumerate() {
         interrupt::check()?;
         if turn.is_multiple_of(arms.len()) {
