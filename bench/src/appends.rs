@@ -4,15 +4,20 @@ use anyhow::Result;
 use ringmain::error::AppendError;
 use ringmain::{AppendFuture, Appended, LogHandle};
 
-use crate::batches::fill;
+use crate::batches::{Shelf, fill};
 use crate::clients::{Acked, Target};
 use crate::payload::{Cursor, Payload};
+
+/// A batch is large from this size on.
+pub const LARGE_BYTES: usize = 64 << 10;
 
 /// Clients that append batches of one size to some partitions in turn.
 pub struct Appends<'a> {
     logs: &'a [LogHandle],
     desks: Box<[Desk<'a>]>,
     batch_bytes: usize,
+    /// Where large batches come from; small ones are built one by one.
+    shelf: Option<Shelf>,
 }
 
 struct Desk<'a> {
@@ -25,18 +30,23 @@ struct Desk<'a> {
 
 impl<'a> Appends<'a> {
     /// `clients` clients of `logs`, each with lines of its own.
+    ///
+    /// # Errors
+    /// If no batch can be so large.
     pub fn new(
         logs: &'a [LogHandle],
         clients: u32,
         batch_bytes: usize,
         payload: &'a Payload,
-    ) -> Self {
+    ) -> Result<Self> {
         let desk = |client: u32| Desk {
             buffer: Vec::with_capacity(batch_bytes),
             cursor: payload.cursor(client as usize),
             next: client as usize % logs.len(),
         };
-        Self { logs, desks: (0..clients).map(desk).collect(), batch_bytes }
+        let large = batch_bytes >= LARGE_BYTES;
+        let shelf = large.then(|| Shelf::new(batch_bytes, &mut payload.cursor(0))).transpose()?;
+        Ok(Self { logs, desks: (0..clients).map(desk).collect(), batch_bytes, shelf })
     }
 }
 
@@ -50,7 +60,10 @@ impl Target for Appends<'_> {
         let log = &self.logs[desk.next];
         desk.next = (desk.next + step) % self.logs.len();
         let buffer = std::mem::take(&mut desk.buffer);
-        let batch = fill(buffer, self.batch_bytes, client, &mut desk.cursor);
+        let batch = match &mut self.shelf {
+            Some(shelf) => shelf.take(buffer),
+            None => fill(buffer, self.batch_bytes, client, &mut desk.cursor),
+        };
         log.append(batch.expect("sizes of the plan fit"))
     }
 

@@ -12,6 +12,9 @@ use crate::payload::About;
 /// Version of the document. A field may be added under the same number; none is removed or changes its meaning.
 pub const SCHEMA: u32 = 1;
 
+/// The check of what was acked before a kill.
+pub const SURVIVES_KILL: &str = "acked_survives_kill";
+
 /// What a command prints with `--json`.
 #[derive(Clone, Debug, Serialize)]
 pub struct Document {

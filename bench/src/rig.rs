@@ -8,7 +8,7 @@ use ringmain::LogHandle;
 use ringmain::buffers::Arena;
 use ringmain::ring::backend::{AnyRing, Backend, open_ring};
 
-use crate::appends::Appends;
+use crate::appends::{Appends, LARGE_BYTES};
 use crate::board::Board;
 use crate::clients::{Load, drive};
 use crate::cores::{CLIENTS, DISK, Pinned};
@@ -36,11 +36,11 @@ const SLICE_BYTES_MIN: u64 = 16 << 20;
 const SLICE_BYTES_MAX: u64 = 960 << 20;
 
 /// Bytes a second that space is readied for, for large batches and for small ones.
-const LARGE_BYTES_PER_S: f64 = 600e6;
+const LARGE_BYTES_PER_S: f64 = 1e9;
 const SMALL_BYTES_PER_S: f64 = 300e6;
 
-/// A batch is large from this size on.
-const LARGE_BYTES: u64 = 64 << 10;
+/// Slices, and the round before them that is not measured.
+const ROUNDS: u64 = SLICES as u64 + 1;
 
 /// A slice's warm-up, as a share of it.
 const WARM_UP: f64 = 0.2;
@@ -61,9 +61,10 @@ const fn partition_bytes(partitions: u64) -> u64 {
 fn slice_bytes(row: &Row, each: Duration) -> u64 {
     if row.partitions > 1 {
         let many = row.partitions;
-        return many * partition_bytes(many) / 2 / sharers(many) / SLICES as u64;
+        return many * partition_bytes(many) / 2 / sharers(many) / ROUNDS;
     }
-    let rate = if row.batch_bytes < LARGE_BYTES { SMALL_BYTES_PER_S } else { LARGE_BYTES_PER_S };
+    let rate =
+        if row.batch_bytes < LARGE_BYTES as u64 { SMALL_BYTES_PER_S } else { LARGE_BYTES_PER_S };
     let bytes = (rate * each.as_secs_f64()) as u64;
     bytes.clamp(SLICE_BYTES_MIN, SLICE_BYTES_MAX).next_multiple_of(1 << 20)
 }
@@ -73,7 +74,7 @@ pub fn bytes_needed(rows: &[&Row], each: Duration) -> u64 {
     let mut bytes = DEVICE_BYTES + floor::FILE_BYTES;
     for row in rows.iter().filter(|row| row.arm == Arm::Engine) {
         bytes += match row.partitions {
-            1 => slice_bytes(row, each) * SLICES as u64,
+            1 => slice_bytes(row, each) * ROUNDS,
             many => many * partition_bytes(many),
         };
     }
@@ -211,7 +212,7 @@ impl<'a> Rig<'a> {
         let time = time.saturating_sub(begin.elapsed()).max(time / 3);
         let _pinned = Pinned::to(CLIENTS);
         let clients = row.in_flight as u32;
-        let mut target = Appends::new(logs, clients, row.batch_bytes as usize, self.payload);
+        let mut target = Appends::new(logs, clients, row.batch_bytes as usize, self.payload)?;
         let (before, resident) = (place.site.stats(), rss_bytes());
         let sample = drive(&mut target, &load(row, time, bytes_max), self.board)?;
         let cost = Cost {

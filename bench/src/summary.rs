@@ -132,18 +132,42 @@ fn add_cost(entry: &mut Entry, cost: &Cost) {
 /// What to know of an engine's row before its figures are quoted.
 fn note(cost: &Cost) -> String {
     let mut notes = vec!["one shard, on another core than the clients".to_owned()];
-    let turns = cost.journal_bytes as f64 / cost.journal_size.max(1) as f64;
-    if cost.journal_bytes > 0 && turns < TURNS_MIN {
+    if let Some(turns) = too_few_turns(cost) {
         let size = human::bytes(cost.journal_size);
-        notes.push(format!(
-            "too short: the journal of {size} turned {turns:.1} times, not {TURNS_MIN}"
-        ));
+        notes
+            .push(format!("too short: {turns:.1} turns of its journal of {size}, not {TURNS_MIN}"));
     }
     if cost.prepared_bytes > 0 {
         let bytes = human::bytes(cost.prepared_bytes);
         notes.push(format!("sustained: {bytes} of space were readied while the clock ran"));
     }
     notes.join("; ")
+}
+
+/// The turns of the journal, if it was used and they were fewer than [`TURNS_MIN`].
+fn too_few_turns(cost: &Cost) -> Option<f64> {
+    let turns = cost.journal_bytes as f64 / cost.journal_size.max(1) as f64;
+    (cost.journal_bytes > 0 && turns < TURNS_MIN).then_some(turns)
+}
+
+/// What to know of the engine's rows together.
+pub fn notes(arms: &[Measured]) -> Vec<String> {
+    let of = |wanted: fn(&Cost) -> bool| {
+        let arms = arms.iter().filter(|arm| arm.cost().as_ref().is_some_and(wanted));
+        arms.map(|arm| arm.row.name).collect::<Vec<_>>().join(", ")
+    };
+    let told = [
+        (of(|_| true), "the engine has one shard, on another core than its clients, in"),
+        (
+            of(|cost| too_few_turns(cost).is_some()),
+            "too short for three turns of the journal, whose write-back is not all in the figures:",
+        ),
+        (of(|cost| cost.prepared_bytes > 0), "sustained, with space readied while the clock ran:"),
+    ];
+    told.into_iter()
+        .filter(|(rows, _)| !rows.is_empty())
+        .map(|(rows, what)| format!("{what} {rows}"))
+        .collect()
 }
 
 #[cfg(test)]

@@ -22,10 +22,15 @@ const COLUMNS: [Column; 8] = [
         luxury: 0,
     },
     Column { head: "p50", cell: |o| human::micros(o.entry.latency_us.p50), luxury: 0 },
-    Column { head: "p99", cell: |o| human::micros(o.entry.latency_us.p99), luxury: 0 },
-    Column { head: "p99.9", cell: |o| human::micros(o.entry.latency_us.p999), luxury: 2 },
-    Column { head: "max", cell: |o| human::micros(o.entry.latency_us.max), luxury: 3 },
+    Column { head: "p99", cell: |o| spread(o, o.entry.latency_us.p99), luxury: 0 },
+    Column { head: "p99.9", cell: |o| spread(o, o.entry.latency_us.p999), luxury: 2 },
+    Column { head: "max", cell: |o| spread(o, o.entry.latency_us.max), luxury: 3 },
 ];
+
+/// A latency beside the median; one request alone has none.
+fn spread(outcome: &Outcome, us: f64) -> String {
+    if outcome.entry.count == 1 { "-".to_owned() } else { human::micros(us) }
+}
 
 /// Lines of at most `columns` characters, as far as leaving columns out makes that possible.
 pub fn render(rows: &[Outcome], columns: usize) -> String {
