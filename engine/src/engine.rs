@@ -79,6 +79,7 @@ impl Engine {
     pub fn open(config: Config) -> Result<Self, OpenError> {
         config.check()?;
         make_directory(&config.dir)?;
+        refuse_foreign(&config.dir)?;
         let held = lock_directory(&config.dir)?;
         let probed = probe_directory(&config.dir);
         let fs = probed.map_err(|e| OpenError::io(&config.dir, "probing", e))?;
@@ -155,24 +156,14 @@ impl Engine {
         drop(ready);
         let mut registered = vec![0; config.shards];
         for _ in 0..config.shards {
-            let Ok((shard, bytes)) = started.recv() else { return Err(engine.first_failure()) };
-            registered[shard] = bytes;
+            // A thread that panicked sends nothing: then the channel ends.
+            let Ok((shard, started)) = started.recv() else { return Err(OpenError::Closed) };
+            registered[shard] =
+                started.map_err(|e| OpenError::io(&config.dir, "starting a shard", e))?;
         }
         engine.facts.registered_bytes = registered;
         engine.attach_all(shares)?;
         Ok(engine)
-    }
-
-    /// Why a shard did not start.
-    fn first_failure(&mut self) -> OpenError {
-        for worker in &mut self.workers {
-            let finished = worker.thread.as_ref().is_some_and(JoinHandle::is_finished);
-            let Some(thread) = finished.then(|| worker.thread.take()).flatten() else { continue };
-            if let Ok(Err(error)) = thread.join() {
-                return OpenError::io(&self.config.dir, "starting a shard", error);
-            }
-        }
-        OpenError::Closed
     }
 
     fn attach_all(&mut self, shares: Vec<Vec<Recovered>>) -> Result<(), OpenError> {
@@ -251,7 +242,11 @@ impl Engine {
         let mut made = Vec::new();
         let mut failure = None;
         for (shard, reply) in replies {
-            for created in reply.wait().ok_or(OpenError::Closed)? {
+            let Some(share) = reply.wait() else {
+                failure = Some(OpenError::Closed);
+                continue;
+            };
+            for created in share {
                 match created {
                     Ok((name, log)) => made.push((name, Home { shard, log })),
                     Err(error) => failure = Some(error),
@@ -388,6 +383,18 @@ fn make_directory(dir: &Path) -> Result<(), OpenError> {
         }
         Err(error) => Err(OpenError::io(dir, "making the data directory", error)),
     }
+}
+
+/// Looks at the names before anything is written: a directory mistaken for a data directory stays as it was.
+fn refuse_foreign(dir: &Path) -> Result<(), OpenError> {
+    let io = |error| OpenError::io(dir, "listing", error);
+    for entry in fs::read_dir(dir).map_err(io)? {
+        let found = entry.map_err(io)?.file_name().to_string_lossy().into_owned();
+        if !crate::recovery::is_known(&found) {
+            return Err(OpenError::Foreign { path: dir.to_path_buf(), found });
+        }
+    }
+    Ok(())
 }
 
 fn lock_directory(dir: &Path) -> Result<File, OpenError> {

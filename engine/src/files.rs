@@ -4,7 +4,7 @@ use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU64, Ordering};
 
-use crate::buffers::{Arena, CHUNK_BYTES_MAX};
+use crate::buffers::{Arena, CHUNK_BYTES_MAX, Chunk};
 use crate::command::{Disk, Done, FileHandle, Op, OpenMode};
 
 /// Files replaced so far by this process.
@@ -42,8 +42,7 @@ async fn write_all<D: Disk>(
     disk.run(Op::Truncate { file, len: 0 }).await?;
     let mut pos = 0;
     for part in bytes.chunks(CHUNK_BYTES_MAX) {
-        let no_memory = || io::Error::from_raw_os_error(libc::ENOMEM);
-        let mut chunk = arena.chunk(part.len()).ok_or_else(no_memory)?;
+        let mut chunk = memory(arena, part.len());
         chunk.append(part);
         let data = chunk.slice(0..part.len());
         disk.run(Op::Write { file, pos, data, durable: false }).await?;
@@ -86,6 +85,14 @@ async fn read_all<D: Disk>(disk: &D, arena: &Arena, file: FileHandle) -> io::Res
     Ok(bytes)
 }
 
+/// Memory for a procedure, at most a chunk: the arena's or, while appends hold all of that, some of its own. What seals
+/// a segment or frees the journal must not fail for want of memory that only it can free.
+pub(crate) fn memory(arena: &Arena, bytes: usize) -> Chunk {
+    let own =
+        || Arena::new(CHUNK_BYTES_MAX).chunk(bytes).expect("a new arena has room for a chunk");
+    arena.chunk(bytes).unwrap_or_else(own)
+}
+
 /// Reads up to `len` bytes, at most a chunk, at `pos`. Short at the file's end.
 pub(crate) async fn read_at<D: Disk>(
     disk: &D,
@@ -93,9 +100,17 @@ pub(crate) async fn read_at<D: Disk>(
     file: FileHandle,
     pos: u64,
     len: usize,
-) -> io::Result<crate::buffers::Chunk> {
-    let no_memory = || io::Error::from_raw_os_error(libc::ENOMEM);
-    let buf = arena.chunk(len).ok_or_else(no_memory)?;
+) -> io::Result<Chunk> {
+    read_into(disk, file, (pos, len), memory(arena, len)).await
+}
+
+/// Reads up to `len` bytes at `pos` into `buf`. Short at the file's end.
+pub(crate) async fn read_into<D: Disk>(
+    disk: &D,
+    file: FileHandle,
+    (pos, len): (u64, usize),
+    buf: Chunk,
+) -> io::Result<Chunk> {
     Ok(disk.run(Op::Read { file, pos, len, buf }).await?.into_chunk())
 }
 

@@ -15,6 +15,7 @@ pub mod format;
 mod frontier;
 mod handle;
 mod index;
+pub mod inspect;
 mod journal;
 pub mod limits;
 mod local;

@@ -179,8 +179,12 @@ impl Notify {
     /// Ends every [`Notified`] there is.
     pub(crate) fn notify(&self) {
         self.0.rung.set(self.0.rung.get() + 1);
-        for waker in self.0.wakers.take() {
-            waker.wake();
+        let mut wakers = self.0.wakers.take();
+        wakers.drain(..).for_each(Waker::wake);
+        // The memory goes back: this happens with every finished write.
+        let mut others = self.0.wakers.borrow_mut();
+        if others.capacity() == 0 {
+            *others = wakers;
         }
     }
 

@@ -159,6 +159,9 @@ impl Segment {
             self.marks.pop_back();
         }
         self.crc = (pos == Pos::ZERO).then_some(0);
+        if pos == Pos::ZERO {
+            self.first_ms = None;
+        }
     }
 
     /// The last noted batch boundary that is flushed. Earlier ones are forgotten.

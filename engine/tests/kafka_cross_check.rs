@@ -1,7 +1,5 @@
 //! Our batches against those of `kafka-protocol`, an independent implementation, both ways.
 
-#![expect(clippy::unwrap_used, reason = "in a test, to stop is the right answer to a surprise")]
-
 use bytes::{Bytes, BytesMut};
 use kafka_protocol::protocol::StrBytes;
 use kafka_protocol::records::{

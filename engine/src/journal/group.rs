@@ -8,6 +8,7 @@
 
 use crate::buffers::Chunk;
 use crate::format::crc::crc32c;
+use crate::format::meta::{BLOCK_BYTES_MAX, BLOCK_BYTES_MIN};
 use crate::types::{Incarnation, Offset, Pos};
 
 /// Bytes of a group's header, and of its trailer.
@@ -337,9 +338,14 @@ impl FileHeader {
         if version > VERSION {
             return Err(version);
         }
+        let block = u32_at(bytes, 12);
+        // Whoever walks the file steps by it: an impossible one is no header.
+        if !block.is_power_of_two() || !(BLOCK_BYTES_MIN..=BLOCK_BYTES_MAX).contains(&block) {
+            return Ok(None);
+        }
         Ok(Some(Self {
             epoch: u64_at(bytes, 16),
-            block: u32_at(bytes, 12),
+            block,
             bytes: u64_at(bytes, 24),
             shard: u32_at(bytes, 32),
             directory: u64_at(bytes, 40),

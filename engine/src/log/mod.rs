@@ -344,7 +344,8 @@ impl Log {
     }
 
     fn enter_epoch(&mut self, epoch: i32) {
-        if epoch > self.epoch || self.epochs.is_empty() {
+        // Not by the newest epoch alone: a cut removes the line of an epoch that goes on.
+        if self.epochs.last().is_none_or(|(last, _)| epoch > *last) {
             self.epoch = epoch;
             self.epochs.push((epoch, self.next));
         }
@@ -431,6 +432,7 @@ impl Log {
             active.index.truncate(start, base);
             active.forget_from(start);
             self.next = base;
+            self.epochs.retain(|(_, start)| *start < base);
             let Some(gone) = self.waiting.pop_back() else { break };
             ended(Ended { ticket: gone.ticket, result: Err(error.clone()), buffer: gone.buffer });
         }

@@ -15,6 +15,7 @@ use crate::format::checkpoint::decode_offsets;
 use crate::format::fixed::FixedError;
 use crate::format::meta::{DirectoryMeta, JournalsMeta, PartitionMeta};
 use crate::format::names;
+use crate::format::seal::Seal;
 use crate::journal::LogId;
 use crate::journal::group::FileHeader;
 use crate::limits::RECOVERIES_IN_FLIGHT;
@@ -158,15 +159,27 @@ const NEIGHBOURS: [&str; 8] = [
     names::LOCK,
 ];
 
+/// The engine's own files of a data directory, beside journals and the clean mark.
+const OWN: [&str; 4] = [names::META, names::JOURNALS, names::RECOVERY_POINTS, names::LOG_STARTS];
+
+/// Whether a data directory may hold the name.
+pub(crate) fn is_known(name: &str) -> bool {
+    NEIGHBOURS.contains(&name)
+        || OWN.contains(&name)
+        || name == names::CLEAN
+        || names::is_journal(name)
+        || [names::FOREIGN, ".tmp", names::DELETED, "-delete"].iter().any(|s| name.ends_with(s))
+        || PartitionName::from_directory(name).is_some()
+}
+
 async fn list<D: Disk>(disk: &D, dir: &Path) -> Result<Listing, OpenError> {
     let io = |error| OpenError::io(dir, "listing", error);
     let found = disk.run(Op::List { path: dir.to_path_buf() }).await.map_err(io)?.into_names();
-    let own = [names::META, names::JOURNALS, names::RECOVERY_POINTS, names::LOG_STARTS];
     let mut out = Listing { partitions: vec![], journals: vec![], clean: false, fresh: true };
     // Nothing is removed before it is sure that the directory is a log's.
     let (mut files, mut directories) = (Vec::new(), Vec::new());
     for name in found {
-        if NEIGHBOURS.contains(&name.as_str()) || own.contains(&name.as_str()) {
+        if NEIGHBOURS.contains(&name.as_str()) || OWN.contains(&name.as_str()) {
             out.fresh &= name != names::META;
         } else if name == names::CLEAN {
             out.clean = true;
@@ -363,12 +376,15 @@ async fn overlay_all<D: Disk>(
 ) -> Result<(), OpenError> {
     let work = known.iter().filter_map(|known| {
         let segments = replayed.overlay.get(&known.identity.incarnation)?;
-        Some((known.identity.dir.as_path(), segments))
+        Some((&known.identity, segments))
     });
-    let jobs = work.flat_map(|(dir, segments)| {
+    let jobs = work.flat_map(|(Identity { dir, incarnation, .. }, segments)| {
         segments.iter().map(move |(base, runs)| {
             let path = dir.join(names::segment(*base));
             async move {
+                if is_sealed(disk, arena, (dir, *base), (*incarnation, runs)).await? {
+                    return Ok(());
+                }
                 let mode = OpenMode { direct: plan.direct, ..OpenMode::default() };
                 let file = match open(disk, &path, mode).await {
                     Ok(file) => file,
@@ -387,6 +403,22 @@ async fn overlay_all<D: Disk>(
         })
     });
     join_bounded(RECOVERIES_IN_FLIGHT, jobs).await.into_iter().collect()
+}
+
+/// Whether a segment was sealed with all of these bytes in it: flushed, and cut to its data, which whole blocks laid
+/// over it would undo.
+async fn is_sealed<D: Disk>(
+    disk: &D,
+    arena: &Arena,
+    (dir, base): (&Path, Offset),
+    (incarnation, runs): (Incarnation, &[(u64, &[u8])]),
+) -> Result<bool, OpenError> {
+    let path = dir.join(names::seal(base));
+    let seal = read(disk, arena, &path).await?.and_then(|bytes| Seal::decode(&bytes).ok());
+    let end = runs.iter().map(|(pos, bytes)| pos + bytes.len() as u64).max().unwrap_or(0);
+    Ok(seal.is_some_and(|seal| {
+        seal.incarnation == incarnation && seal.base_offset == base && end <= seal.length.get()
+    }))
 }
 
 async fn recover_all<D: Disk>(

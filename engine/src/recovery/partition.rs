@@ -131,6 +131,7 @@ impl<D: Disk> Recovery<'_, D> {
         let mut recovered = None;
         let mut unsealed = Vec::new();
         let mut scanned_bytes = 0;
+        let mut next = point.max(self.terms.log_start);
         for (at, base) in bases.iter().enumerate().skip(first) {
             let following = bases.get(at + 1).copied();
             let walked = self.walk(*base, following).await?;
@@ -138,11 +139,13 @@ impl<D: Disk> Recovery<'_, D> {
             let last = following.is_none();
             let cut = self.judge(*base, &walked, &bases[at + 1..]).await?;
             match cut {
-                Verdict::Fine if !last => {
+                Verdict::Fine if !last || self.is_last_sealed(*base, &walked).await? => {
                     self.sync_and_close(walked.file).await?;
                     let end = Some(Pos::new(walked.end));
                     sealed.push(Sealed { base: *base, end, file: None });
-                    unsealed.push(*base);
+                    // The last one is appended to no more: its seal would say otherwise.
+                    unsealed.extend((!last).then_some(*base));
+                    next = walked.next;
                 }
                 verdict => {
                     recovered = Some((*base, walked, verdict));
@@ -153,15 +156,21 @@ impl<D: Disk> Recovery<'_, D> {
         let (base, walked, verdict) = if let Some(found) = recovered {
             found
         } else {
-            let base = self.terms.recovery_point.max(self.terms.log_start);
-            return Ok(self.fresh(base, sealed, unsealed));
+            return self.fresh(next, (sealed, unsealed), scanned_bytes).await;
         };
         self.finish(base, walked, verdict, (sealed, unsealed), scanned_bytes).await
     }
 
     /// A partition with no segment that is not sealed: its active one is yet to be made.
-    fn fresh(self, base: Offset, sealed: Vec<Sealed>, unsealed: Vec<Offset>) -> Recovered {
-        Recovered {
+    async fn fresh(
+        self,
+        base: Offset,
+        (sealed, unsealed): (Vec<Sealed>, Vec<Offset>),
+        scanned_bytes: u64,
+    ) -> io::Result<Recovered> {
+        let epochs = self.epochs(base).await?;
+        let log_start = sealed.first().map_or(base, |first| first.base).max(self.terms.log_start);
+        Ok(Recovered {
             active: Active {
                 base,
                 index: Index::new(base, self.terms.shape.index_interval),
@@ -171,16 +180,16 @@ impl<D: Disk> Recovery<'_, D> {
             },
             identity: self.identity,
             sealed,
-            log_start: self.terms.log_start.min(base),
+            log_start: log_start.min(base),
             next: base,
             recovery_point: base,
-            epochs: Vec::new(),
+            epochs,
             unsealed,
-            scanned_bytes: 0,
+            scanned_bytes,
             cut: None,
             damage: None,
             suspect: self.terms.suspect,
-        }
+        })
     }
 
     async fn finish(
@@ -389,6 +398,11 @@ impl<D: Disk> Recovery<'_, D> {
         }))
     }
 
+    /// Whether the last segment is sealed: rolled, and nothing was appended since.
+    async fn is_last_sealed(&self, base: Offset, walked: &Walked) -> io::Result<bool> {
+        Ok(walked.end == walked.length && self.is_sealed(base, walked.next, walked.end).await?)
+    }
+
     /// Renames later segments aside: nothing in them was acknowledged.
     async fn set_aside(&self, later: &[Offset]) -> io::Result<()> {
         if later.is_empty() {
@@ -398,6 +412,14 @@ impl<D: Disk> Recovery<'_, D> {
             let from = self.identity.dir.join(names::segment(*base));
             let to = self.identity.dir.join(format!("{}{}", names::segment(*base), names::VOID));
             self.disk.run(Op::Rename { from, to }).await?;
+            // A segment of the same base may come again: nothing derived from this one may speak for it.
+            for derived in [names::index(*base), names::time_index(*base), names::seal(*base)] {
+                let path = self.identity.dir.join(derived);
+                match self.disk.run(Op::Unlink { path }).await {
+                    Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
+                    _ => {}
+                }
+            }
         }
         sync_directory(self.disk, self.identity.dir.clone()).await
     }

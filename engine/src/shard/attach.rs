@@ -2,7 +2,7 @@
 
 use std::path::Path;
 
-use crate::command::{Disk, Op, OpenMode};
+use crate::command::{Disk, Done, Op, OpenMode};
 use crate::error::{ControlError, Fault, OpenError};
 use crate::files::{open, read_at, sync_directory, write_small};
 use crate::format::checkpoint::{EpochStart, encode_epochs};
@@ -136,8 +136,14 @@ pub(crate) async fn create(
         (state.dir.clone(), state.settings.shape)
     };
     let dir = data.join(name.to_string());
-    let made = cx.disk.run(Op::MakeDir { path: dir.clone() }).await;
-    made.map_err(|e| OpenError::io(&dir, "making the partition's directory", e))?;
+    match cx.disk.run(Op::MakeDir { path: dir.clone() }).await {
+        Ok(_) => {}
+        // Left by a creation that failed, as on a full disk: no log is known by that name.
+        Err(error) if error.kind() == std::io::ErrorKind::AlreadyExists => {
+            refuse_segments(cx, &dir, error).await?;
+        }
+        Err(error) => return Err(OpenError::io(&dir, "making the partition's directory", error)),
+    }
     let relaxed = policy != FlushPolicy::Group;
     let meta = PartitionMeta { incarnation, relaxed, suspect: false };
     write_partition_meta(&cx.disk, &cx.arena(), &dir, meta).await?;
@@ -150,6 +156,16 @@ pub(crate) async fn create(
     let log = Log::new(identity, shape, policy, (Vec::new(), segment), bounds);
     state.logs.push(Some(Box::new(log)));
     Ok(id)
+}
+
+/// A directory in the way of a new partition must hold no records.
+async fn refuse_segments(cx: &Context, dir: &Path, error: std::io::Error) -> Result<(), OpenError> {
+    let listed = cx.disk.run(Op::List { path: dir.to_path_buf() }).await;
+    let names = listed.map_err(|e| OpenError::io(dir, "listing", e))?.into_names();
+    if names.iter().any(|name| names::segment_base(name).is_some()) {
+        return Err(OpenError::io(dir, "making the partition's directory", error));
+    }
+    Ok(())
 }
 
 /// Changes a log's flush policy. To `group` only after what came before is flushed and the recovery point says so.

@@ -7,7 +7,7 @@
 use std::collections::VecDeque;
 use std::future::Future;
 use std::pin::Pin;
-use std::sync::atomic::{AtomicBool, AtomicI64, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::task::{Context, Poll, Waker};
 
@@ -16,7 +16,7 @@ use crossbeam_queue::ArrayQueue;
 use crate::batch::Batch;
 use crate::error::AppendError;
 use crate::journal::LogId;
-use crate::limits::REQUESTS_MAX;
+use crate::limits::{BATCH_BYTES_MAX, REQUESTS_MAX};
 use crate::log::Ticket;
 use crate::ring::Wake;
 use crate::types::Offset;
@@ -57,15 +57,43 @@ pub(crate) struct Inbox<C> {
     queue: ArrayQueue<Request>,
     slots: Box<[Mutex<Slot>]>,
     free: ArrayQueue<u32>,
-    /// Bytes that may still be admitted.
-    budget: AtomicI64,
-    budget_bytes: i64,
-    waiters: Mutex<VecDeque<Waker>>,
+    /// Free slots and bytes that may still be admitted, in one number: [`SLOT`], [`BIAS`].
+    room: AtomicU64,
+    /// The bytes' part of `room` when nothing is admitted.
+    idle: u64,
+    waiters: Mutex<Waiters>,
     waiting: AtomicUsize,
     calls: Mutex<VecDeque<Call<C>>>,
     has_calls: AtomicBool,
     closed: AtomicBool,
     wake: OnceLock<Arc<dyn Wake>>,
+}
+
+/// One slot in [`Inbox::room`]; below it stand the bytes.
+const SLOT: u64 = 1 << 48;
+
+/// What the bytes in [`Inbox::room`] count from, so that a batch above the whole budget leaves a number.
+const BIAS: u64 = 1 << 30;
+
+const _: () = {
+    assert!((REQUESTS_MAX as u64) < u64::MAX / SLOT);
+    assert!((BATCH_BYTES_MAX as u64) < BIAS);
+};
+
+/// Clients that wait for room. Each has one place, whatever it is polled.
+#[derive(Default)]
+struct Waiters {
+    /// Counts wake-ups, which empty all places.
+    round: u64,
+    places: Vec<Option<Waker>>,
+    free: Vec<usize>,
+}
+
+/// Where a client stands among those that wait.
+#[derive(Clone, Copy)]
+struct Place {
+    round: u64,
+    index: usize,
 }
 
 fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
@@ -84,9 +112,9 @@ impl<C> Inbox<C> {
             queue: ArrayQueue::new(REQUESTS_MAX),
             slots: (0..REQUESTS_MAX).map(|_| Mutex::new(Slot::Free)).collect(),
             free,
-            budget: AtomicI64::new(budget_bytes as i64),
-            budget_bytes: budget_bytes as i64,
-            waiters: Mutex::new(VecDeque::new()),
+            room: AtomicU64::new(REQUESTS_MAX as u64 * SLOT + BIAS + budget_bytes as u64),
+            idle: BIAS + budget_bytes as u64,
+            waiters: Mutex::default(),
             waiting: AtomicUsize::new(0),
             calls: Mutex::new(VecDeque::new()),
             has_calls: AtomicBool::new(false),
@@ -118,18 +146,26 @@ impl<C> Inbox<C> {
         if self.closed.load(Ordering::Acquire) {
             return Err((AppendError::Closed, batch));
         }
-        let bytes = batch.as_bytes().len() as i64;
-        let before = self.budget.fetch_sub(bytes, Ordering::SeqCst);
-        // A batch above the whole budget goes when it is alone.
-        let room = before >= bytes || before == self.budget_bytes;
-        let Some(slot) = room.then(|| self.free.pop()).flatten() else {
-            self.budget.fetch_add(bytes, Ordering::SeqCst);
+        let bytes = batch.as_bytes().len() as u64;
+        // All or nothing: room taken and given back by one client would turn another away, whom nobody wakes.
+        let taken = self.room.fetch_update(Ordering::SeqCst, Ordering::SeqCst, |room| {
+            let (slots, left) = (room / SLOT, room % SLOT);
+            // A batch above the whole budget goes when it is alone.
+            let fits = left >= BIAS + bytes || left == self.idle;
+            (slots > 0 && fits).then(|| room - SLOT - bytes)
+        });
+        if taken.is_err() {
             return Err((AppendError::Overloaded, batch));
-        };
+        }
+        let slot = self.free.pop().expect("a slot that was counted is there");
         *lock(&self.slots[slot as usize]) = Slot::Waiting(None);
         let request = Request { log, batch, ticket: Ticket(slot), at };
         assert!(self.queue.push(request).is_ok(), "a slot is a place in the queue");
         self.wake();
+        // The shard may have emptied the queue for the last time between the look above and the push.
+        if self.closed.load(Ordering::SeqCst) {
+            self.refuse_queued();
+        }
         Ok(Ticket(slot))
     }
 
@@ -170,21 +206,60 @@ impl<C> Inbox<C> {
 
     fn give_slot(&self, ticket: Ticket) {
         assert!(self.free.push(ticket.0).is_ok(), "a slot is freed once");
+        self.room.fetch_add(SLOT, Ordering::SeqCst);
         self.wake_waiters();
     }
 
-    fn wait(&self, cx: &Context<'_>) {
-        lock(&self.waiters).push_back(cx.waker().clone());
+    fn wait(&self, place: &mut Option<Place>, cx: &Context<'_>) {
+        let mut waiters = lock(&self.waiters);
+        let held = place.filter(|place| place.round == waiters.round);
+        if let Some(Place { index, .. }) = held {
+            waiters.places[index] = Some(cx.waker().clone());
+            return;
+        }
+        let index = waiters.free.pop().unwrap_or(waiters.places.len());
+        if index == waiters.places.len() {
+            waiters.places.push(None);
+        }
+        waiters.places[index] = Some(cx.waker().clone());
+        *place = Some(Place { round: waiters.round, index });
         self.waiting.fetch_add(1, Ordering::SeqCst);
+    }
+
+    /// Gives up a place, so that it does not pile up with those of other futures that were dropped.
+    fn leave(&self, place: Place) {
+        let mut waiters = lock(&self.waiters);
+        if place.round == waiters.round {
+            waiters.places[place.index] = None;
+            waiters.free.push(place.index);
+            self.waiting.fetch_sub(1, Ordering::SeqCst);
+        }
     }
 
     fn wake_waiters(&self) {
         if self.waiting.load(Ordering::SeqCst) == 0 {
             return;
         }
-        let waiters = std::mem::take(&mut *lock(&self.waiters));
-        self.waiting.fetch_sub(waiters.len(), Ordering::SeqCst);
-        waiters.into_iter().for_each(Waker::wake);
+        let mut woken = {
+            let mut waiters = lock(&self.waiters);
+            waiters.round += 1;
+            waiters.free.clear();
+            self.waiting.store(0, Ordering::SeqCst);
+            std::mem::take(&mut waiters.places)
+        };
+        woken.drain(..).flatten().for_each(Waker::wake);
+        // The memory goes back, unless others wait already.
+        let mut waiters = lock(&self.waiters);
+        if waiters.places.capacity() == 0 {
+            waiters.places = woken;
+        }
+    }
+
+    /// Ends what nobody will take from the queue.
+    pub(crate) fn refuse_queued(&self) {
+        while let Some(request) = self.queue.pop() {
+            self.end(request.ticket, Err(AppendError::Closed), request.batch.into_bytes());
+        }
     }
 
     /// Sends a procedure to the shard. `false` if it is closed.
@@ -223,7 +298,7 @@ impl<C> Inbox<C> {
     /// Gives back admitted bytes: they are in the log's memory, or gone.
     pub(crate) fn release(&self, bytes: u64) {
         if bytes > 0 {
-            self.budget.fetch_add(bytes as i64, Ordering::SeqCst);
+            self.room.fetch_add(bytes, Ordering::SeqCst);
             self.wake_waiters();
         }
     }
@@ -261,7 +336,7 @@ impl<C> Inbox<C> {
     pub(crate) fn close(&self) {
         let calls = {
             let mut calls = lock(&self.calls);
-            self.closed.store(true, Ordering::Release);
+            self.closed.store(true, Ordering::SeqCst);
             std::mem::take(&mut *calls)
         };
         drop(calls);
@@ -277,6 +352,8 @@ pub struct AppendFuture {
     log: LogId,
     at: Option<(Offset, i32)>,
     state: Sending,
+    /// Its place among those that wait for room.
+    place: Option<Place>,
 }
 
 enum Sending {
@@ -292,7 +369,7 @@ impl AppendFuture {
         batch: Batch,
         at: Option<(Offset, i32)>,
     ) -> Self {
-        Self { inbox, log, at, state: Sending::Unsent(batch) }
+        Self { inbox, log, at, state: Sending::Unsent(batch), place: None }
     }
 
     /// Sends now or gives the batch back.
@@ -317,7 +394,7 @@ impl AppendFuture {
                     self.state = Sending::Unsent(batch);
                     // Memory may have come free between the refusal and the registration: try once more.
                     if !registered {
-                        self.inbox.wait(cx);
+                        self.inbox.wait(&mut self.place, cx);
                     }
                 }
                 Err((error, _)) => return Err(error),
@@ -353,6 +430,9 @@ impl Future for AppendFuture {
 
 impl Drop for AppendFuture {
     fn drop(&mut self) {
+        if let Some(place) = self.place.take() {
+            self.inbox.leave(place);
+        }
         if let Sending::Sent(ticket) = self.state {
             self.inbox.abandon(ticket);
         }

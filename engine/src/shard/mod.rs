@@ -123,6 +123,7 @@ impl<R: Ring, C: Clock> Shard<R, C> {
         {
             let mut state = self.cx.state.borrow_mut();
             state.time = now(&self.clock);
+            state.stats.ring = self.ring.stats();
             state.take_requests();
         }
         for call in self.inbox.take_calls() {
@@ -288,7 +289,5 @@ fn now(clock: &impl Clock) -> state::Time {
 /// Ends what a closed shard can not do any more.
 pub(crate) fn refuse_all(state: &mut State) {
     state.refuse_deferred(AppendError::Closed);
-    while let Some(request) = state.inbox.pop() {
-        state.inbox.end(request.ticket, Err(AppendError::Closed), request.batch.into_bytes());
-    }
+    state.inbox.refuse_queued();
 }

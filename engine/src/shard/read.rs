@@ -4,7 +4,7 @@ use crate::batch::validate_stored;
 use crate::buffers::{CHUNK_BYTES_MAX, PAGE_BYTES};
 use crate::command::{Disk, Done, FileHandle, Op, OpenMode};
 use crate::error::{Fault, ReadError};
-use crate::files::{open, read_at, read_small};
+use crate::files::{open, read_small};
 use crate::format::batch_header::{BatchHeader, HEADER_BYTES};
 use crate::format::index::OffsetEntry;
 use crate::format::names;
@@ -333,11 +333,11 @@ async fn from_file(
     while at < to {
         let bytes = to.since(at).min(CHUNK_BYTES_MAX as u64) as usize;
         let bytes = bytes.next_multiple_of(PAGE_BYTES);
-        let chunk = read_at(&cx.disk, &cx.arena(), file, at.get(), bytes).await;
-        let chunk = chunk.map_err(|error| match error.raw_os_error() {
-            Some(libc::ENOMEM) => ReadError::Overloaded,
-            _ => ReadError::Disk(Fault::new("reading a segment", &error)),
-        })?;
+        // A reader has no claim on more than the budget.
+        let buf = cx.arena().chunk(bytes).ok_or(ReadError::Overloaded)?;
+        let chunk = crate::files::read_into(&cx.disk, file, (at.get(), bytes), buf).await;
+        let chunk =
+            chunk.map_err(|error| ReadError::Disk(Fault::new("reading a segment", &error)))?;
         let skip = if at < pos { pos.since(at) as usize } else { 0 };
         let keep = to.since(at).min(chunk.len() as u64) as usize;
         if keep <= skip {

@@ -494,6 +494,18 @@ impl State {
     }
 }
 
+impl Drop for State {
+    /// A shard that failed leaves appends behind: nobody may wait for them for ever.
+    fn drop(&mut self) {
+        let fault = Fault { operation: "the shard", errno: libc::EIO };
+        self.refuse_deferred(AppendError::Closed);
+        let inbox = &self.inbox;
+        for log in self.logs.iter_mut().flatten() {
+            log.fence(fault, |ended| tell(inbox, ended));
+        }
+    }
+}
+
 /// The bytes of one write from `start`: a run of one chunk, or, where chunks are small, a copy of several: one
 /// operation costs more than a copy.
 fn run(arena: &Arena, segment: &Segment, start: Pos, end: Pos) -> Slice {

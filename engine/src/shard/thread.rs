@@ -16,7 +16,7 @@ use crate::error::OpenError;
 use crate::format::names;
 use crate::journal::Journal;
 use crate::limits::RING_ENTRIES;
-use crate::ring::backend::open_ring;
+use crate::ring::backend::{AnyRing, open_ring};
 use crate::ring::{Ring, Wait};
 use crate::stats::ShardStats;
 
@@ -43,10 +43,13 @@ pub(crate) fn cores(config: &Config) -> Vec<CoreId> {
     if config.pin { core_affinity::get_core_ids().unwrap_or_default() } else { Vec::new() }
 }
 
-/// Starts a shard. Its number and the bytes registered with the kernel are sent to `ready` once it runs.
+/// A shard's number, and the bytes it registered with the kernel or why it did not start.
+pub(crate) type Started = (usize, io::Result<u64>);
+
+/// Starts a shard, which tells `ready` how that went.
 pub(crate) fn spawn(
     plan: Plan,
-    ready: Sender<(usize, u64)>,
+    ready: Sender<Started>,
 ) -> Result<(Arc<Inbox<Context>>, JoinHandle<io::Result<()>>), OpenError> {
     let dir = plan.config.dir.clone();
     // A quarter of the budget is for batches on their way, the rest for what the logs hold.
@@ -56,7 +59,7 @@ pub(crate) fn spawn(
     let thread = builder.spawn(move || {
         // Whatever ends the thread, nobody may wait for it for ever.
         let _guard = Closing(shared.clone());
-        run(plan, shared, &ready)
+        run(plan, shared, ready)
     });
     let thread = thread.map_err(|e| OpenError::io(&dir, "starting a thread", e))?;
     Ok((inbox, thread))
@@ -67,14 +70,36 @@ struct Closing(Arc<Inbox<Context>>);
 impl Drop for Closing {
     fn drop(&mut self) {
         self.0.close();
-        while let Some(request) = self.0.pop() {
-            let error = crate::error::AppendError::Closed;
-            self.0.end(request.ticket, Err(error), request.batch.into_bytes());
-        }
+        self.0.refuse_queued();
     }
 }
 
-fn run(plan: Plan, inbox: Arc<Inbox<Context>>, ready: &Sender<(usize, u64)>) -> io::Result<()> {
+fn run(plan: Plan, inbox: Arc<Inbox<Context>>, ready: Sender<Started>) -> io::Result<()> {
+    let number = plan.shard;
+    let (mut shard, registered) = match start(plan, &inbox) {
+        Ok(started) => started,
+        Err(error) => {
+            // Nobody listens only if another shard failed first.
+            drop(ready.send((number, Err(error))));
+            return Ok(());
+        }
+    };
+    if ready.send((number, Ok(registered))).is_err() {
+        return Ok(());
+    }
+    // The engine waits for as many answers as there are senders.
+    drop(ready);
+    while !inbox.is_closed() {
+        shard.turn(Wait::Forever)?;
+    }
+    refuse_all(&mut shard.context().state.borrow_mut());
+    Ok(())
+}
+
+fn start(
+    plan: Plan,
+    inbox: &Arc<Inbox<Context>>,
+) -> io::Result<(Shard<AnyRing, SystemClock>, u64)> {
     if let Some(core) = plan.core {
         // Not being pinned costs speed, nothing else.
         core_affinity::set_for_current(core);
@@ -102,14 +127,7 @@ fn run(plan: Plan, inbox: Arc<Inbox<Context>>, ready: &Sender<(usize, u64)>) -> 
     let disk = ShardDisk::default();
     let mut shard = Shard::new(ring, clock, executor, disk, parts, plan.points);
     shard.set_spin(Duration::from_micros(plan.config.spin_us.into()));
-    if ready.send((plan.shard, registered)).is_err() {
-        return Ok(());
-    }
-    while !inbox.is_closed() {
-        shard.turn(Wait::Forever)?;
-    }
-    refuse_all(&mut shard.context().state.borrow_mut());
-    Ok(())
+    Ok((shard, registered))
 }
 
 /// What the shard has counted, as a call.

@@ -281,10 +281,9 @@ async fn rewrite(
     cx.disk.run(Op::Sync { file, data_only: false }).await?;
     let start = cut.floor(block);
     if start < cut {
-        let no_memory = || io::Error::from_raw_os_error(libc::ENOMEM);
         let data = {
             let mut state = cx.state.borrow_mut();
-            let mut chunk = state.arena.chunk(block as usize).ok_or_else(no_memory)?;
+            let mut chunk = crate::files::memory(&state.arena, block as usize);
             let Some(segment) = state.segment(id, base) else { return Ok(()) };
             segment.window.visit(start, cut, |bytes| chunk.append(bytes));
             chunk.append_zeros(block as usize - chunk.len());

@@ -1,7 +1,5 @@
 //! What batches cost in memory, counted at the allocator.
 
-#![expect(clippy::unwrap_used, reason = "in a test, to stop is the right answer to a surprise")]
-
 use allocation_counter::measure;
 use ringmain::batch::{BatchBuilder, BatchView, Compression, Limits, batches, validate};
 

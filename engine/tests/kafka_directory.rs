@@ -1,0 +1,150 @@
+//! A directory that Kafka made opens, is read, is gone on with, and verifies; whatever else it may be is refused.
+
+use std::fs;
+use std::path::Path;
+
+use bytes::{Bytes, BytesMut};
+use kafka_protocol::records::{
+    Compression, NO_PRODUCER_EPOCH, NO_PRODUCER_ID, Record, RecordBatchEncoder,
+    RecordEncodeOptions, TimestampType,
+};
+use ringmain::Engine;
+use ringmain::batch::batches;
+use ringmain::error::OpenError;
+use ringmain::inspect::verify;
+use ringmain::types::{Isolation, Offset};
+
+use crate::support::{Dir, batch, everywhere, id_of, read_all, small, value, verified};
+
+/// A batch as Kafka's broker leaves it: of the records with these offsets, the others compacted away.
+fn kafkas(offsets: &[i64], compression: Compression) -> Vec<u8> {
+    let records: Vec<Record> = offsets
+        .iter()
+        .map(|offset| Record {
+            transactional: false,
+            control: false,
+            delete_horizon: false,
+            partition_leader_epoch: 2,
+            producer_id: NO_PRODUCER_ID,
+            producer_epoch: NO_PRODUCER_EPOCH,
+            timestamp_type: TimestampType::Creation,
+            offset: *offset,
+            sequence: (offset - offsets[0]) as i32 - 1,
+            timestamp: 1_700_000_000_000 + offset,
+            key: Some(Bytes::from_static(b"key")),
+            value: Some(Bytes::from(value(*offset as u64, 500))),
+            headers: [].into(),
+        })
+        .collect();
+    let mut bytes = BytesMut::new();
+    let options = RecordEncodeOptions { version: 2, compression };
+    RecordBatchEncoder::encode(&mut bytes, &records, &options).unwrap();
+    bytes.to_vec()
+}
+
+/// Two segments with gaps inside batches, between them and between the segments. Returns the offsets there are.
+fn make(data: &Path) -> Vec<i64> {
+    let dir = data.join("kafka.topic-3");
+    fs::create_dir_all(&dir).unwrap();
+    let codecs = [
+        Compression::None,
+        Compression::Gzip,
+        Compression::Snappy,
+        Compression::Lz4,
+        Compression::Zstd,
+    ];
+    let (mut offsets, mut next) = (Vec::new(), 100);
+    for base in [100, 1000] {
+        let mut segment = Vec::new();
+        next = next.max(base);
+        for n in 0..20 {
+            let here: Vec<i64> = (0..4).map(|i| next + i).collect();
+            segment.extend(kafkas(&here, codecs[n % codecs.len()]));
+            offsets.extend(&here);
+            // Every third batch that followed was compacted away whole.
+            next += if n % 3 == 0 { 11 } else { 4 };
+        }
+        fs::write(dir.join(format!("{base:020}.log")), segment).unwrap();
+        fs::write(dir.join(format!("{base:020}.index")), []).unwrap();
+        fs::write(dir.join(format!("{base:020}.timeindex")), []).unwrap();
+    }
+    fs::write(dir.join("leader-epoch-checkpoint"), "0\n1\n2 100\n").unwrap();
+    fs::write(dir.join("partition.metadata"), "version: 0\ntopic_id: x\n").unwrap();
+    fs::write(dir.join("00000000000000001000.snapshot"), [0; 10]).unwrap();
+    fs::write(data.join("meta.properties"), "version=1\n").unwrap();
+    fs::write(data.join("recovery-point-offset-checkpoint"), "0\n1\nkafka.topic 3 0\n").unwrap();
+    fs::write(data.join("log-start-offset-checkpoint"), "0\n0\n").unwrap();
+    fs::write(data.join("cleaner-offset-checkpoint"), "0\n0\n").unwrap();
+    offsets
+}
+
+#[test]
+fn a_directory_that_kafka_made_opens_and_goes_on() {
+    everywhere("kafka", |config| {
+        fs::create_dir(&config.dir).unwrap();
+        let offsets = make(&config.dir);
+        let before = verified(&config.dir);
+        assert_eq!((before.records, before.segments), (offsets.len() as u64, 2));
+        let mut expected: Vec<i64> = offsets;
+        for round in 0..2 {
+            let engine = Engine::open(config.clone()).unwrap();
+            let report = engine.recovery();
+            assert!(report.damage.is_empty() && report.cuts.is_empty(), "{report:?}");
+            let log = engine.log("kafka.topic", 3).unwrap();
+            let marks = log.watermarks_blocking().unwrap();
+            assert_eq!(marks.log_start.get(), 100);
+            let records = read_all(&log, Offset::new(100), Isolation::Durable);
+            let found: Vec<i64> = records.iter().map(|(offset, _)| *offset).collect();
+            assert_eq!(found, expected);
+            for (offset, bytes) in &records {
+                assert_eq!(id_of(bytes), *offset as u64);
+            }
+            // An offset that was compacted away leads to the next one there is.
+            let gap = log.read_blocking(Offset::new(105), 1, Isolation::Durable).unwrap();
+            let first = batches(&gap).next().unwrap().unwrap();
+            assert!(first.last_offset().get() >= 105);
+            let next = marks.dirty.get();
+            assert_eq!(next, expected.last().unwrap() + 1);
+            let appended = log.append_blocking(batch([next as u64], 500)).unwrap();
+            assert_eq!(appended.base_offset.get(), next);
+            expected.push(next);
+            if round == 0 {
+                log.roll_blocking().unwrap();
+            }
+            engine.close().unwrap();
+            verified(&config.dir);
+        }
+        for name in ["meta.properties", "kafka.topic-3/partition.metadata"] {
+            assert!(config.dir.join(name).exists(), "{name} is left alone");
+        }
+    });
+}
+
+#[test]
+fn kafkas_torn_tail_is_cut_and_its_damage_is_reported() {
+    let dir = Dir::new("kafka-torn");
+    let data = dir.join("data");
+    let offsets = make(&data);
+    let last = data.join("kafka.topic-3/00000000000000001000.log");
+    let mut bytes = fs::read(&last).unwrap();
+    bytes.truncate(bytes.len() - 50);
+    fs::write(&last, bytes).unwrap();
+    let report = verify(&data).unwrap();
+    assert!(report.is_healthy() && report.notes.len() == 1, "{report:?}");
+    let engine = Engine::open(small(&data)).unwrap();
+    assert_eq!(engine.recovery().cuts.len(), 1);
+    let log = engine.log("kafka.topic", 3).unwrap();
+    let records = read_all(&log, Offset::new(100), Isolation::Durable);
+    assert_eq!(records.len(), offsets.len() - 4);
+}
+
+#[test]
+fn a_directory_of_something_else_is_refused_and_left_as_it_was() {
+    let dir = Dir::new("foreign");
+    fs::write(dir.join("letter.txt"), "dear reader").unwrap();
+    let refused = Engine::open(small(dir.path()));
+    assert!(matches!(refused, Err(OpenError::Foreign { found, .. }) if found == "letter.txt"));
+    let left: Vec<_> = fs::read_dir(dir.path()).unwrap().map(|e| e.unwrap().file_name()).collect();
+    assert_eq!(left, ["letter.txt"], "nothing was written");
+    assert!(matches!(verify(dir.path()), Err(OpenError::Foreign { .. })));
+}

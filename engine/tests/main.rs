@@ -1,0 +1,20 @@
+//! The engine on real directories, through its public interface: one module a guarantee.
+
+#![expect(clippy::unwrap_used, reason = "in a test, to stop is the right answer to a surprise")]
+
+mod appends;
+mod bad_input;
+mod batch_memory;
+mod closing;
+mod damage;
+mod file_limit;
+mod full_disk;
+mod handles;
+mod kafka_cross_check;
+mod kafka_directory;
+mod partitions;
+mod policies;
+mod rolls;
+mod sigkill;
+mod support;
+mod truncation;
