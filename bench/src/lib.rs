@@ -18,6 +18,7 @@ pub mod env;
 pub mod floor;
 pub mod histogram;
 pub mod human;
+pub mod inspecting;
 pub mod interrupt;
 pub mod json;
 pub mod loglines;

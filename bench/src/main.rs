@@ -2,12 +2,12 @@
 
 use std::process::ExitCode;
 
-use anyhow::{Result, bail};
+use anyhow::Result;
 use clap::Parser;
 use ringmain_bench::cli::{Cli, Command};
 use ringmain_bench::interrupt::{self, Interrupted};
 use ringmain_bench::usage::Usage;
-use ringmain_bench::{alone, crash, quick, verdict::Verdict};
+use ringmain_bench::{alone, crash, inspecting, quick, verdict::Verdict};
 
 const CHECK_FAILED: u8 = 1;
 const WRONG_USE: u8 = 2;
@@ -33,9 +33,8 @@ fn run(cli: Cli) -> Result<Verdict> {
             crash::load(&flags.dir, flags.payload.as_deref()).map(|()| Verdict::Passed)
         }
         Command::CrashCheck(flags) => crash::check(&flags.dir).map(|()| Verdict::Passed),
-        Command::Verify(_) | Command::Dump(_) => {
-            bail!("this build has no engine in it yet")
-        }
+        Command::Verify(flags) => inspecting::verify(&flags),
+        Command::Dump(flags) => inspecting::dump(&flags),
     }
 }
 

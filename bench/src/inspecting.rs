@@ -1,0 +1,218 @@
+//! `verify` and `dump`: the engine's own read-only checks, told to a person or to a program.
+
+use std::io::{self, BufWriter, Write};
+use std::ops::ControlFlow;
+use std::path::Path;
+
+use anyhow::{Result, bail};
+use ringmain::inspect::{DumpOptions, Item, VerifyReport, dump as walk, verify as check};
+use serde_json::{Value, json};
+
+use crate::cli;
+use crate::interrupt;
+use crate::verdict::Verdict;
+
+/// Checks a data directory and tells what is wrong with it. Reads only.
+///
+/// # Errors
+/// If it can't be read, or is none.
+pub fn verify(flags: &cli::Verify) -> Result<Verdict> {
+    let report = check(&flags.dir)?;
+    let healthy = report.problems.is_empty();
+    if flags.json {
+        println!("{:#}", document(&flags.dir, &report));
+    } else {
+        tell(&flags.dir, &report);
+    }
+    Ok(if healthy { Verdict::Passed } else { Verdict::Failed })
+}
+
+fn document(dir: &Path, report: &VerifyReport) -> Value {
+    let problems = report.problems.iter().map(|problem| {
+        json!({
+            "path": problem.path,
+            "pos": problem.pos,
+            "offset": problem.offset.map(|offset| offset.get()),
+            "what": problem.what,
+        })
+    });
+    let notes = report
+        .notes
+        .iter()
+        .map(|note| json!({ "path": note.path, "pos": note.pos, "what": note.what }));
+    json!({
+        "schema": crate::json::SCHEMA,
+        "command": format!("ringmain-bench verify {}", dir.display()),
+        "healthy": report.problems.is_empty(),
+        "partitions": report.partitions,
+        "segments": report.segments,
+        "batches": report.batches,
+        "records": report.records,
+        "bytes": report.bytes,
+        "journal_groups": report.journal_groups,
+        "problems": problems.collect::<Vec<_>>(),
+        "notes": notes.collect::<Vec<_>>(),
+    })
+}
+
+fn tell(dir: &Path, report: &VerifyReport) {
+    for note in &report.notes {
+        println!("note    {} at byte {}: {}", note.path.display(), note.pos, note.what);
+    }
+    for problem in &report.problems {
+        let offset = problem.offset.map_or(String::new(), |o| format!(", near offset {o}"));
+        let (path, pos) = (problem.path.display(), problem.pos);
+        println!("DAMAGE  {path} at byte {pos}{offset}: {}", problem.what);
+    }
+    let verdict = if report.problems.is_empty() { "ok" } else { "DAMAGED" };
+    println!(
+        "{verdict}: {}: {} partitions, {} segments, {} batches, {} records, {} bytes, {} journal \
+         groups; {} problems",
+        dir.display(),
+        report.partitions,
+        report.segments,
+        report.batches,
+        report.records,
+        report.bytes,
+        report.journal_groups,
+        report.problems.len(),
+    );
+}
+
+/// Prints what is in a directory or a file.
+///
+/// # Errors
+/// If it is none of a log's, or can't be read.
+pub fn dump(flags: &cli::Dump) -> Result<Verdict> {
+    let mut out = BufWriter::new(io::stdout().lock());
+    let mut failed = None;
+    let options = DumpOptions { records: flags.records };
+    walk(&flags.path, options, |item| {
+        let line = if flags.json { value(&item).to_string() } else { text(&item) };
+        if let Err(error) = writeln!(out, "{line}") {
+            failed = Some(error);
+        }
+        if failed.is_some() || interrupt::check().is_err() {
+            return ControlFlow::Break(());
+        }
+        ControlFlow::Continue(())
+    })?;
+    let failed = failed.or_else(|| out.flush().err());
+    match failed {
+        // Whoever reads has seen enough, as `head` does.
+        Some(error) if error.kind() == io::ErrorKind::BrokenPipe => Ok(Verdict::Passed),
+        Some(error) => bail!("writing the dump: {error}"),
+        None => Ok(Verdict::Passed),
+    }
+}
+
+/// An item as one line of text: its kind and its fields.
+fn text(item: &Item<'_>) -> String {
+    let Value::Object(fields) = value(item) else { return String::new() };
+    let kind = fields.get("kind").and_then(Value::as_str).unwrap_or_default().to_owned();
+    let indent = match item {
+        Item::File(_) => "",
+        Item::Record(_) | Item::Entry { .. } => "    ",
+        _ => "  ",
+    };
+    let rest = fields.iter().filter(|(name, _)| *name != "kind").map(|(name, value)| match value {
+        Value::String(text) => format!(" {name}={text:?}"),
+        other => format!(" {name}={other}"),
+    });
+    format!("{indent}{kind}{}", rest.collect::<String>())
+}
+
+fn value(item: &Item<'_>) -> Value {
+    match item {
+        Item::File(path) => json!({ "kind": "file", "path": path }),
+        Item::Batch { pos, header } => json!({
+            "kind": "batch",
+            "pos": pos,
+            "base_offset": header.base_offset,
+            "last_offset_delta": header.last_offset_delta,
+            "records": header.record_count,
+            "bytes": header.batch_bytes(),
+            "attributes": header.attributes.bits(),
+            "leader_epoch": header.leader_epoch,
+            "base_timestamp": header.base_timestamp,
+            "max_timestamp": header.max_timestamp,
+            "producer_id": header.producer_id,
+            "crc": format!("{:08x}", header.crc),
+        }),
+        Item::Record(record) => json!({
+            "kind": "record",
+            "offset": record.offset.get(),
+            "timestamp": record.timestamp,
+            "key": record.key.map(String::from_utf8_lossy),
+            "value": record.value.map(String::from_utf8_lossy),
+        }),
+        Item::OffsetEntry { offset, entry } => {
+            json!({ "kind": "index", "offset": offset.get(), "pos": entry.pos.get() })
+        }
+        Item::TimeEntry { offset, entry } => {
+            json!({ "kind": "timeindex", "timestamp": entry.timestamp, "offset": offset.get() })
+        }
+        Item::Seal(seal) => json!({
+            "kind": "seal",
+            "incarnation": format!("{:?}", seal.incarnation),
+            "base_offset": seal.base_offset.get(),
+            "next_offset": seal.next_offset.get(),
+            "length": seal.length.get(),
+            "crc": format!("{:08x}", seal.crc),
+        }),
+        other => own_files(other),
+    }
+}
+
+fn own_files(item: &Item<'_>) -> Value {
+    match item {
+        Item::DirectoryMeta(meta) => json!({ "kind": "meta", "block": meta.block_bytes() }),
+        Item::JournalsMeta(meta) => json!({
+            "kind": "journals",
+            "directory": format!("{:016x}", meta.directory),
+            "epoch": meta.epoch,
+            "journals": meta.journals,
+        }),
+        Item::PartitionMeta(meta) => json!({
+            "kind": "partition",
+            "incarnation": format!("{:?}", meta.incarnation),
+            "relaxed": meta.relaxed,
+            "suspect": meta.suspect,
+        }),
+        Item::Checkpoint(name, offset) => {
+            json!({ "kind": "checkpoint", "partition": name.to_string(), "offset": offset.get() })
+        }
+        Item::Epoch(entry) => json!({
+            "kind": "epoch",
+            "epoch": entry.epoch,
+            "start_offset": entry.start_offset.get(),
+        }),
+        Item::Journal { epoch, block_bytes, bytes, shard, directory } => json!({
+            "kind": "journal",
+            "epoch": epoch,
+            "block": block_bytes,
+            "bytes": bytes,
+            "shard": shard,
+            "directory": format!("{directory:016x}"),
+        }),
+        Item::Group { pos, epoch, sequence, oldest_needed, entries, data_bytes } => json!({
+            "kind": "group",
+            "pos": pos,
+            "epoch": epoch,
+            "sequence": sequence,
+            "oldest_needed": oldest_needed,
+            "entries": entries,
+            "data_bytes": data_bytes,
+        }),
+        Item::Entry { incarnation, segment, pos, bytes, ignore } => json!({
+            "kind": "entry",
+            "incarnation": format!("{incarnation:?}"),
+            "segment": segment.get(),
+            "pos": pos,
+            "bytes": bytes,
+            "ignore": ignore,
+        }),
+        Item::Bad { pos, what } => json!({ "kind": "bad", "pos": pos, "what": what }),
+        _ => Value::Null,
+    }
+}
