@@ -5,6 +5,7 @@
 
 mod crash;
 mod defect;
+mod faults;
 mod histories;
 mod oracle;
 mod workload;
