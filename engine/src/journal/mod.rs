@@ -260,7 +260,7 @@ impl Journal {
 
     /// Groups up to `sequence` are needed no more: `flushed` has said so of each of their references, or stops at
     /// the first group of which it did not. Returns whether anything was freed.
-    pub(crate) fn release(&mut self, mut flushed: impl FnMut(Reference) -> bool) -> bool {
+    pub(crate) fn release(&mut self, mut flushed: impl FnMut(u64, Reference) -> bool) -> bool {
         let before = self.oldest_needed;
         for live in &mut self.live {
             if live.sequence < self.oldest_needed {
@@ -269,7 +269,10 @@ impl Journal {
             let first = (live.first_reference - self.references_dropped) as usize;
             let range = first..first + live.references as usize;
             let free = live.state == State::Durable
-                && self.references.range(range.clone()).all(|reference| flushed(*reference));
+                && self
+                    .references
+                    .range(range.clone())
+                    .all(|reference| flushed(live.sequence, *reference));
             if !free {
                 break;
             }

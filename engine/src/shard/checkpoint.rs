@@ -81,10 +81,11 @@ pub(crate) async fn checkpoint(cx: Context, extent: Extent) -> bool {
     let mut state = cx.state.borrow_mut();
     let state = &mut *state;
     let logs = &mut state.logs;
-    let freed = state.journal.release(|reference| {
+    let freed = state.journal.release(|sequence, reference| {
         is_flushed(logs[reference.log.0 as usize].as_deref(), reference)
             || defects::is(Defect::FreeBeforeFlush)
-            || carried.contains(&reference.log)
+            // Later groups are those that carry it.
+            || sequence <= until && carried.contains(&reference.log)
     });
     state.stats.checkpoints += 1;
     state.stats.checkpoint_ns += state.time.ns - began;
