@@ -124,6 +124,9 @@ pub(crate) async fn recover<D: Disk>(
     let path = plan.dir.join(names::JOURNALS);
     let written = write_small(disk, arena, path.clone(), &settled.encode()).await;
     written.map_err(|e| OpenError::io(&path, "writing", e))?;
+    // First it says which journals there are, then the others go: none is missed if the power goes between.
+    sync(disk, &plan.dir).await?;
+    remove_other_journals(disk, &plan).await?;
     if listing.clean {
         let path = plan.dir.join(names::CLEAN);
         let gone = disk.run(Op::Unlink { path: path.clone() }).await;
@@ -494,7 +497,12 @@ async fn empty_journals<D: Disk>(
         let file = journals::empty(disk, arena, &plan.dir, header).await.map_err(io)?;
         disk.run(Op::Close { file }).await.map_err(io)?;
     }
-    sync(disk, &plan.dir).await?;
+    sync(disk, &plan.dir).await
+}
+
+/// Removes images, and the journals of shards that are no more.
+async fn remove_other_journals<D: Disk>(disk: &D, plan: &Plan) -> Result<(), OpenError> {
+    let io = |error| OpenError::io(&plan.dir, "removing old journals", error);
     let kept: Vec<String> = (0..plan.shards).map(names::journal).collect();
     let images = match disk.run(Op::List { path: plan.dir.clone() }).await.map_err(io)? {
         Done::Names(found) => found.into_iter().filter(|name| names::is_journal(name)),

@@ -84,6 +84,7 @@ pub(crate) async fn checkpoint(cx: Context, extent: Extent) -> bool {
     let freed = state.journal.release(|sequence, reference| {
         is_flushed(logs[reference.log.0 as usize].as_deref(), reference)
             || defects::is(Defect::FreeBeforeFlush)
+            // Later groups are those that carry it.
             || sequence <= until && carried.contains(&reference.log)
     });
     state.stats.checkpoints += 1;

@@ -13,33 +13,37 @@ use super::Context;
 use super::checkpoint::wait_for_forced;
 use super::groups::Forced;
 use super::points;
+use super::prepare::fence;
 use super::state::tell;
 
-/// Deletes the log. Acknowledged once no crash can bring it back: the journal says that what it holds of the
-/// partition is void, and the directory's new name is durable. Its content is removed behind the ack.
+/// Deletes the log. Acknowledged once no crash can bring it back: the directory's new name is durable, and what
+/// the journal holds names an incarnation that is no partition's. Its content is removed behind the ack.
+///
+/// Until the new name is durable the journal keeps what it holds: a crash before leaves all of the partition.
 pub(crate) async fn delete(cx: Context, id: LogId) -> Result<(), ControlError> {
     let dir = begin(&cx, id)?;
     quiesce(&cx, id).await?;
-    let (incarnation, name) = {
+    let (incarnation, name, data) = {
         let mut state = cx.state.borrow_mut();
+        let data = state.dir.clone();
         let Some(log) = state.log(id) else { return Err(ControlError::Closed) };
-        (log.identity.incarnation, log.identity.name.clone())
+        (log.identity.incarnation, log.identity.name.clone(), data)
     };
-    let data = cx.state.borrow().dir.clone();
     let aside = data.join(format!("{name}.{:016x}{}", incarnation.0, names::DELETED));
-    let io = |error: std::io::Error| ControlError::Disk(Fault::new("deleting", &error));
-    // The new name comes first: until it is durable a crash finds the partition whole, with all that the journal
-    // holds of it; from then on its incarnation is unknown to recovery.
-    cx.disk.run(Op::Rename { from: dir, to: aside.clone() }).await.map_err(io)?;
+    if let Err(error) = set_aside(&cx, (dir, aside.clone()), data).await {
+        // Whether a crash brings it back can not be known: as it is, until it is deleted again.
+        let fault = Fault::new("deleting", &error);
+        fence(&cx, id, fault);
+        return Err(ControlError::Disk(fault));
+    }
+    // A checkpoint may have begun to write it back meanwhile.
+    quiesce(&cx, id).await?;
     for file in forget(&cx, id) {
         drop(cx.disk.run(Op::Close { file }).await);
     }
-    sync_directory(&cx.disk, data).await.map_err(io)?;
+    // Its incarnation is unknown to recovery from now on; the record says so once more to whoever reads the journal.
     let voided = cx.state.borrow_mut().force(Forced::Ignore(incarnation));
-    if !wait_for_forced(&cx, voided).await {
-        let fault = cx.state.borrow().journal.fault();
-        return Err(fault.map_or(ControlError::ReadOnly, ControlError::Disk));
-    }
+    wait_for_forced(&cx, voided).await;
     // A partition re-created under the name must not find the recovery point of this one.
     cx.points.remove(&name);
     let _ = points::write(&cx).await;
@@ -51,13 +55,30 @@ pub(crate) async fn delete(cx: Context, id: LogId) -> Result<(), ControlError> {
     Ok(())
 }
 
+/// Renames the directory, durably.
+async fn set_aside(
+    cx: &Context,
+    (from, to): (PathBuf, PathBuf),
+    data: PathBuf,
+) -> std::io::Result<()> {
+    match cx.disk.run(Op::Rename { from, to }).await {
+        // A deletion that failed had renamed it.
+        Err(error) if error.kind() != std::io::ErrorKind::NotFound => return Err(error),
+        _ => {}
+    }
+    sync_directory(&cx.disk, data).await
+}
+
 fn begin(cx: &Context, id: LogId) -> Result<PathBuf, ControlError> {
     let mut state = cx.state.borrow_mut();
     let Some(log) = state.log(id) else { return Err(ControlError::Closed) };
     if log.access == Access::Cutting {
         return Err(ControlError::Busy);
     }
-    log.access = Access::Cutting;
+    // A fenced one stays fenced: nothing may be taken for written that is not.
+    if !matches!(log.access, Access::Fenced(_)) {
+        log.access = Access::Cutting;
+    }
     Ok(log.identity.dir.clone())
 }
 
@@ -91,5 +112,6 @@ fn forget(cx: &Context, id: LogId) -> Vec<FileHandle> {
     let mut files: Vec<FileHandle> = log.tail.iter().filter_map(|segment| segment.file).collect();
     state.files_open -= files.len();
     files.extend(log.sealed.iter().filter_map(|sealed| sealed.file));
+    state.progress.notify();
     files
 }
