@@ -25,6 +25,13 @@ pub mod ring;
 mod segment;
 mod shard;
 #[cfg(test)]
+#[allow(
+    clippy::match_same_arms,
+    clippy::range_plus_one,
+    clippy::decimal_bitwise_operands,
+    clippy::format_push_string,
+    reason = "tables of acts and long reports of failures read better so"
+)]
 mod simulation;
 mod stats;
 pub mod types;

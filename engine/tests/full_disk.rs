@@ -30,18 +30,15 @@ impl Mounted {
         let at = dir.join("mount");
         fs::create_dir(&at).unwrap();
         let image = dir.join("image");
-        let made = match kind {
-            "tmpfs" => {
-                let size = format!("size={DISK_BYTES}");
-                run("mount", &["-t", "tmpfs", "-o", &size, "none", at.to_str()?])
-            }
-            _ => {
-                // XFS refuses to be smaller than 300 MB.
-                let bytes = if kind == "xfs" { 320 << 20 } else { DISK_BYTES };
-                fs::File::create(&image).unwrap().set_len(bytes).unwrap();
-                run(&format!("mkfs.{kind}"), &["-q", image.to_str()?])
-                    && run("mount", &["-o", "loop", image.to_str()?, at.to_str()?])
-            }
+        let made = if kind == "tmpfs" {
+            let size = format!("size={DISK_BYTES}");
+            run("mount", &["-t", "tmpfs", "-o", &size, "none", at.to_str()?])
+        } else {
+            // XFS refuses to be smaller than 300 MB.
+            let bytes = if kind == "xfs" { 320 << 20 } else { DISK_BYTES };
+            fs::File::create(&image).unwrap().set_len(bytes).unwrap();
+            run(&format!("mkfs.{kind}"), &["-q", image.to_str()?])
+                && run("mount", &["-o", "loop", image.to_str()?, at.to_str()?])
         };
         if made {
             return Some(Self { at, _dir: dir });

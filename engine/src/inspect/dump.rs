@@ -215,7 +215,7 @@ impl Dump<'_> {
         (self.visit)(Item::Bad { pos, what: what.to_string() })
     }
 
-    fn whole<'a, E: ToString>(&mut self, item: Result<Item<'a>, E>) -> Flow {
+    fn whole<E: ToString>(&mut self, item: Result<Item<'_>, E>) -> Flow {
         match item {
             Ok(item) => (self.visit)(item),
             Err(error) => self.bad(0, error),

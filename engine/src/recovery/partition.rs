@@ -153,12 +153,10 @@ impl<D: Disk> Recovery<'_, D> {
                 }
             }
         }
-        let (base, walked, verdict) = if let Some(found) = recovered {
-            found
-        } else {
+        let Some((base, walked, verdict)) = recovered else {
             return self.fresh(next, (sealed, unsealed), scanned_bytes).await;
         };
-        self.finish(base, walked, verdict, (sealed, unsealed), scanned_bytes).await
+        self.finish(base, (walked, verdict), (sealed, unsealed), scanned_bytes).await
     }
 
     /// A partition with no segment that is not sealed: its active one is yet to be made.
@@ -195,8 +193,7 @@ impl<D: Disk> Recovery<'_, D> {
     async fn finish(
         self,
         base: Offset,
-        walked: Walked,
-        verdict: Verdict,
+        (walked, verdict): (Walked, Verdict),
         (sealed, unsealed): (Vec<Sealed>, Vec<Offset>),
         scanned_bytes: u64,
     ) -> io::Result<Recovered> {

@@ -2,7 +2,7 @@
 
 use std::path::Path;
 
-use crate::command::{Disk, Done, Op, OpenMode};
+use crate::command::{Disk, Op, OpenMode};
 use crate::error::{ControlError, Fault, OpenError};
 use crate::files::{open, read_at, sync_directory, write_small};
 use crate::format::checkpoint::{EpochStart, encode_epochs};

@@ -83,8 +83,7 @@ impl<R: Ring, C: Clock> Shard<R, C> {
     pub(crate) fn new(
         ring: R,
         clock: C,
-        executor: Executor,
-        disk: ShardDisk,
+        (executor, disk): (Executor, ShardDisk),
         parts: Parts,
         points: Arc<Points>,
     ) -> Self {
@@ -110,12 +109,6 @@ impl<R: Ring, C: Clock> Shard<R, C> {
     /// Starts a procedure.
     pub(crate) fn spawn(&self, procedure: impl Future<Output = ()> + 'static) {
         drop(self.executor.spawn(procedure));
-    }
-
-    /// The ring, for what a test wants to know of it.
-    #[cfg(test)]
-    pub(crate) fn ring(&self) -> &R {
-        &self.ring
     }
 
     /// One turn. Sleeps at most as `wait` allows if there is nothing to do.

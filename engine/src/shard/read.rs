@@ -52,7 +52,7 @@ pub(crate) async fn read(
         let Some(place) = locate(cx, id, next, isolation)? else { return Ok(out) };
         let place = seek(cx, id, place, next).await?;
         let before = out.len();
-        next = collect(cx, id, place, (offset, next), max_bytes, &mut out).await?;
+        next = collect((cx, id), place, (offset, next), max_bytes, &mut out).await?;
         // On to the next segment only if this one is used up and there is room.
         let more = next >= place.limit && out.len() < max_bytes;
         if !more || (out.len() == before && !out.is_empty()) {
@@ -185,8 +185,7 @@ async fn keep_open(
 
 /// Gathers whole batches from a place on. Returns the offset that comes next.
 async fn collect(
-    cx: &Context,
-    id: LogId,
+    (cx, id): (&Context, LogId),
     place: Place,
     (asked, from): (Offset, Offset),
     max_bytes: usize,
@@ -270,7 +269,7 @@ async fn fill(
     // Memory may be given back while the file is read, once its bytes are in the file: look again then.
     for _ in 0..8 {
         buffer.bytes.clear();
-        if from_memory(cx, id, place, pos, to, &mut buffer.bytes) {
+        if from_memory(cx, id, place, (pos, to), &mut buffer.bytes) {
             return Ok(());
         }
         let place = open_tail(cx, id, place).await;
@@ -281,7 +280,7 @@ async fn fill(
         if buffer.bytes.len() >= len {
             return Ok(());
         }
-        if from_memory(cx, id, place, have, to, &mut buffer.bytes) {
+        if from_memory(cx, id, place, (have, to), &mut buffer.bytes) {
             return Ok(());
         }
         if memory.is_none() {
@@ -359,8 +358,7 @@ fn from_memory(
     cx: &Context,
     id: LogId,
     place: Place,
-    from: Pos,
-    to: Pos,
+    (from, to): (Pos, Pos),
     out: &mut Vec<u8>,
 ) -> bool {
     let Source::Tail { .. } = place.source else { return false };

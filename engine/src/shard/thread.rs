@@ -125,7 +125,7 @@ fn start(
         inbox: inbox.clone(),
     };
     let disk = ShardDisk::default();
-    let mut shard = Shard::new(ring, clock, executor, disk, parts, plan.points);
+    let mut shard = Shard::new(ring, clock, (executor, disk), parts, plan.points);
     shard.set_spin(Duration::from_micros(plan.config.spin_us.into()));
     Ok((shard, registered))
 }

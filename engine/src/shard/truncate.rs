@@ -77,16 +77,14 @@ async fn run(cx: &Context, id: LogId, offset: Offset) -> Result<(), ControlError
             .iter()
             .map(|s| s.base)
             .chain(log.tail.iter().map(super::super::segment::Segment::base));
-        let base = bases.filter(|base| *base <= offset).next_back().unwrap_or(offset);
+        let base = bases.rev().find(|base| *base <= offset).unwrap_or(offset);
         (base, log.identity.dir.clone())
     };
     let direct = cx.state.borrow().settings.direct;
     let path = dir.join(names::segment(base));
     let mode = OpenMode { direct, ..OpenMode::default() };
     let file = open(&cx.disk, &path, mode).await.map_err(io)?;
-    let (index, cut) = if let Some(found) = find(cx, file, (base, offset)).await.map_err(io)? {
-        found
-    } else {
+    let Some((index, cut)) = find(cx, file, (base, offset)).await.map_err(io)? else {
         cx.disk.run(Op::Close { file }).await.map_err(io)?;
         let mut state = cx.state.borrow_mut();
         let Some(log) = state.log(id) else { return Err(ControlError::Closed) };

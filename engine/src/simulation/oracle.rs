@@ -45,8 +45,6 @@ pub(super) struct Track {
 pub(super) enum End {
     /// The power went: what was durable is left.
     Power,
-    /// The process died, or closed: whatever was acknowledged is left.
-    Process,
 }
 
 /// What is known of all partitions.
@@ -69,10 +67,6 @@ impl Oracle {
 }
 
 impl Track {
-    pub(super) fn end(&self) -> i64 {
-        self.sent.iter().map(|sent| sent.records).sum()
-    }
-
     pub(super) fn acked(&mut self, id: u64, base: i64, durable: bool) {
         let at = self.sent.iter().position(|sent| sent.id == id).expect("sent before");
         let before: i64 = self.sent[..at].iter().map(|sent| sent.records).sum();

@@ -23,7 +23,7 @@ use crate::limits::{RECOVERY_MEMORY_BYTES, RING_ENTRIES};
 use crate::log::Shape;
 use crate::log::plan::Bounds;
 use crate::recovery::{OpenedDirectory, Plan, RecoveryReport, recover};
-use crate::ring::sim::{SimDisk, SimRing, is_power_cut};
+use crate::ring::sim::{SimDisk, SimRing};
 use crate::ring::{Ring, Wait};
 use crate::shard::disk::ShardDisk;
 use crate::shard::executor::Executor;
@@ -250,11 +250,6 @@ impl<P: Place> World<P> {
         self.nodes[shard].shard.context()
     }
 
-    /// The ring's statistics.
-    pub(super) fn ring(&self, shard: usize) -> &P::Ring {
-        self.nodes[shard].shard.ring()
-    }
-
     /// What a log says of itself now.
     pub(super) fn marks(&self, name: &PartitionName) -> Watermarks {
         let (_, shard, id) = self.logs.iter().find(|(known, ..)| known == name).expect("open");
@@ -314,7 +309,8 @@ impl<P: Place> World<P> {
             );
             for s in &log.tail {
                 out += &format!(
-                    "\n  {} end {} written {} durable {} flushed {} claimed {} issued {} prepared {} goal {} preparing {} rolled {} sealed {} entry {} may_pad {}",
+                    "\n  {} end {} written {} durable {} flushed {} claimed {} issued {} \
+                     prepared {} goal {} preparing {} rolled {} sealed {} entry {} may_pad {}",
                     s.base(),
                     s.end(),
                     s.written.done(),
@@ -558,17 +554,6 @@ fn node<P: Place>(
         journal_file,
         inbox: inbox.clone(),
     };
-    let shard = Shard::new(ring, place.clock(), executor, ShardDisk::default(), parts, points);
+    let shard = Shard::new(ring, place.clock(), (executor, ShardDisk::default()), parts, points);
     Ok(Node { shard, remote: Remote::new(inbox) })
-}
-
-/// Whether a run ended by a power cut; any other failure is a test's.
-pub(super) fn was_cut<T>(result: &io::Result<T>) -> bool {
-    match result {
-        Ok(_) => false,
-        Err(error) => {
-            assert!(is_power_cut(error), "{error}");
-            true
-        }
-    }
 }
