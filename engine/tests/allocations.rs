@@ -65,7 +65,7 @@ fn steady(backend: Backend, partitions: u32) -> u64 {
     let engine = Engine::open(config).unwrap();
     let names: Vec<(String, u32)> = (0..partitions).map(|n| ("steady".to_owned(), n)).collect();
     let logs = engine.logs(&names).unwrap();
-    let mut memory = vec![Vec::with_capacity(1024); 16];
+    let mut memory: Vec<Vec<u8>> = (0..16).map(|_| Vec::with_capacity(1024)).collect();
     append(&logs, &mut memory, 20_000);
     // Background procedures allocate now and then: they ready space, watch the journal's age. An append that
     // allocated would show in every window.
