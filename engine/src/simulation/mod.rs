@@ -6,6 +6,7 @@
 mod crash;
 mod defect;
 mod histories;
+mod journals;
 mod oracle;
 mod workload;
 mod world;
