@@ -16,7 +16,7 @@ use crate::limits::{
     SEGMENT_IN_FLIGHT_BYTES_MAX, WRITES_IN_FLIGHT_MAX,
 };
 use crate::log::plan::{Bounds, Step};
-use crate::log::{Append, Ended, Log, Shape};
+use crate::log::{Access, Append, Ended, Log, Shape};
 use crate::segment::Segment;
 use crate::stats::ShardStats;
 use crate::types::{Durability, FlushPolicy, Offset, Pos, Prepare};
@@ -361,6 +361,10 @@ impl State {
     fn ask_for_space(&mut self, id: LogId) {
         let prepare = self.settings.prepare;
         let Some(log) = self.log(id) else { return };
+        if matches!(log.access, Access::Fenced(_) | Access::Damaged) {
+            // It takes no bytes; a reader opens what it needs.
+            return;
+        }
         let wanting = log.tail.iter_mut().find(|segment| {
             let ahead = super::prepare::ahead_bytes(prepare, segment);
             let short = segment.end().get() + ahead > segment.prepared.get();

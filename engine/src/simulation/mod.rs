@@ -7,6 +7,7 @@ mod crash;
 mod defect;
 mod faults;
 mod histories;
+mod journals;
 mod oracle;
 mod workload;
 mod world;

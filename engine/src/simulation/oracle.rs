@@ -110,6 +110,12 @@ impl Track {
         self.cutting = None;
     }
 
+    /// It was deleted for good.
+    pub(super) fn deleted(&mut self) {
+        self.gone.extend(self.sent.drain(..).map(|sent| sent.id));
+        (self.durable, self.acked, self.cutting, self.made) = (0, 0, None, false);
+    }
+
     /// What the log says of itself while it runs.
     pub(super) fn observe(&mut self, marks: Watermarks) {
         assert!(marks.log_start <= marks.durable && marks.durable <= marks.dirty, "{marks:?}");

@@ -30,7 +30,7 @@ use crate::shard::executor::Executor;
 use crate::shard::inbox::Inbox;
 use crate::shard::points::Points;
 use crate::shard::state::{Parts, Settings};
-use crate::shard::{Context, Shard, attach, driver};
+use crate::shard::{Context, Shard, attach, delete, driver};
 use crate::types::{
     Durability, FlushPolicy, Incarnation, Isolation, Offset, PartitionName, Prepare, Watermarks,
 };
@@ -239,6 +239,24 @@ impl<P: Place> World<P> {
         self.oracle.borrow_mut().track(name).made = true;
         self.logs.push((name.clone(), shard, id));
         Ok(LogHandle::new(self.nodes[shard].remote.clone(), id, name.clone()))
+    }
+
+    /// Whether the partition is there.
+    pub(super) fn has(&self, name: &PartitionName) -> bool {
+        self.logs.iter().any(|(known, ..)| known == name)
+    }
+
+    /// Deletes a partition in the background.
+    pub(super) fn delete(&mut self, name: &PartitionName) {
+        let at = self.logs.iter().position(|(known, ..)| known == name).expect("open");
+        let (name, shard, id) = self.logs.remove(at);
+        let call = self.nodes[shard].remote.call(move |cx| delete::delete(cx, id));
+        let oracle = self.oracle.clone();
+        self.spawn(async move {
+            if matches!(call.await, Some(Ok(()))) {
+                oracle.borrow_mut().track(&name).deleted();
+            }
+        });
     }
 
     pub(super) fn clock_ns(&self) -> u64 {
