@@ -12,6 +12,9 @@ use crate::types::{Durability, FlushPolicy, Incarnation, Offset, Pos};
 use super::state::{Errand, State, tell};
 use super::writes::Token;
 
+/// A group holds at least this much, in bytes, however short memory is: a block that is carried, and more.
+const GROUP_LIMIT_MIN: usize = 16 * 1024;
+
 /// An entry that a procedure wants in the journal.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Forced {
@@ -73,6 +76,16 @@ impl State {
         false
     }
 
+    /// The largest group of appends that there is memory for. While memory is short a small one must do: what
+    /// waits holds the memory, and would wait for ever for a larger chunk.
+    fn group_limit(&self) -> usize {
+        let mut limit = CHUNK_BYTES_MAX;
+        while limit > GROUP_LIMIT_MIN && self.arena.chunk(limit).is_none() {
+            limit /= 2;
+        }
+        limit
+    }
+
     /// Fills one group, with what is forced and with the logs that wait. `false` if none went out.
     fn form_group(&mut self) -> bool {
         self.group.clear();
@@ -80,8 +93,9 @@ impl State {
         let forced = self.choose_forced(&mut bytes);
         // The reserve is for what frees space; appends wait for what it frees.
         let roomy = self.journal.room(CHUNK_BYTES_MAX as u64, false).is_some();
+        let limit = self.group_limit();
         while (roomy || forced.is_none())
-            && bytes + 2 * ENTRY_BYTES < CHUNK_BYTES_MAX
+            && bytes + 2 * ENTRY_BYTES < limit
             && self.group.len() < GROUP_ENTRIES_MAX
         {
             let Some(id) = self.gathering.pop_front() else { break };
@@ -95,7 +109,7 @@ impl State {
             let incarnation = log.identity.incarnation;
             let Some(segment) = log.segment(base) else { continue };
             let start = segment.journal_start();
-            let room = (CHUNK_BYTES_MAX - bytes - 2 * ENTRY_BYTES) as u64;
+            let room = (limit - bytes - 2 * ENTRY_BYTES) as u64;
             let end = start.plus(end.since(start).min(room));
             if end <= segment.claimed() {
                 log.gathering = true;

@@ -8,16 +8,19 @@ use std::rc::Rc;
 use super::oracle::{End, Oracle};
 use super::workload::{batch, disk, plans, reopen, survives};
 use super::world::{Setup, World, name, recover_on};
+use crate::batch::{Batch, BatchBuilder};
+use crate::buffers::Arena;
 use crate::command::{Disk, Op};
 use crate::defects::{self, Defect};
 use crate::error::AppendError;
 use crate::format::batch_header::set_base_offset;
 use crate::handle::{LogHandle, block_on};
+use crate::journal::group::{Entry, FILE_HEADER_BLOCKS, Group, GroupHeader, GroupWriter};
 use crate::limits::TORN_WINDOW_BYTES;
 use crate::recovery::Cut;
 use crate::ring::Wait;
 use crate::ring::sim::{CrashPlan, Effect, Fault, OpKind, SimDisk, SimOptions, When};
-use crate::types::{Durability, FlushPolicy, Offset, Prepare};
+use crate::types::{Durability, FlushPolicy, Offset, Pos, Prepare};
 
 type Shared = Rc<RefCell<Oracle>>;
 
@@ -162,6 +165,20 @@ fn a_torn_tail_voids_later_segments() {
     }
 }
 
+/// A record whose value holds `inner` from byte `pad` on.
+fn embedding(id: u64, pad: usize, inner: &[u8]) -> Batch {
+    let mut value = vec![0x55; pad];
+    value.extend_from_slice(inner);
+    value.resize(value.len() + 3000, 0x66);
+    let mut builder = BatchBuilder::new();
+    builder.add(id as i64, None, Some(&value)).expect("fits");
+    builder.build().expect("a batch")
+}
+
+fn find(bytes: &[u8], inner: &[u8]) -> usize {
+    bytes.windows(inner.len()).rposition(|window| window == inner).expect("the embedded bytes")
+}
+
 /// What recovery finds of `topic` when one file holds `bytes`: its next offset.
 fn next_with(disk: &SimDisk, setup: &Setup, path: &str, bytes: &[u8]) -> i64 {
     let fork = disk.fork();
@@ -170,6 +187,110 @@ fn next_with(disk: &SimDisk, setup: &Setup, path: &str, bytes: &[u8]) -> i64 {
     let opened = recover_on(&fork, setup).unwrap().unwrap();
     assert_eq!(opened.report.damage, []);
     opened.partitions[0].next.get()
+}
+
+/// A batch that would be the next one.
+fn impostor(offset: i64) -> Vec<u8> {
+    let mut bytes = batch(777, 1, 300).as_bytes().to_vec();
+    set_base_offset(&mut bytes, Offset::new(offset));
+    bytes
+}
+
+/// Torn tails of a segment right at an embedded batch. Returns where the embedded one begins.
+fn embedded_in_a_segment(pad: usize) -> usize {
+    let setup = Setup::default();
+    let (disk, _, mut world, log) = rig(&setup);
+    let inner = impostor(1);
+    world.append(&log, 1, batch(1, 1, 700)).unwrap().unwrap();
+    world.append(&log, 2, embedding(2, pad, &inner)).unwrap().unwrap();
+    close_without_marks(&disk, world);
+    let whole = disk.file_bytes(SEGMENT).unwrap();
+    let (outer, at) = (batch(1, 1, 700).as_bytes().len(), find(&whole, &inner));
+    assert_eq!(next_with(&disk, &setup, SEGMENT, &whole), 2);
+    let mut torn = vec![whole[..at].to_vec(), whole[..at + inner.len()].to_vec()];
+    for lost in [outer..at, outer..outer + 61, at + inner.len()..whole.len(), at - 1..at] {
+        let mut bytes = whole.clone();
+        bytes[lost].fill(0);
+        torn.push(bytes);
+    }
+    for bytes in torn {
+        assert_eq!(next_with(&disk, &setup, SEGMENT, &bytes), 1, "pad {pad}");
+    }
+    at
+}
+
+/// The group that would come next in the journal, with a batch that would be the next one: right in all that a
+/// client can know, which the random part of the epoch is not. Or a copy of the last one, right in all.
+fn false_group(disk: &SimDisk, copied: bool) -> Vec<u8> {
+    let journal = disk.file_bytes("data/journal-0").unwrap();
+    let groups = (FILE_HEADER_BLOCKS as usize * 4096..journal.len()).step_by(4096);
+    let groups = groups.filter_map(|at| Some((at, Group::parse(&journal[at..], 4096)?)));
+    let (start, last) = groups.max_by_key(|(_, group)| group.header.sequence).expect("a group");
+    let (real, bytes) = last.entries().next().expect("an entry");
+    let data = impostor(1);
+    let pos = Pos::new(real.pos.get() + bytes.len() as u64);
+    let entry = Entry { pos, bytes: data.len() as u32, ..real };
+    let header = GroupHeader {
+        epoch: last.header.epoch ^ 1,
+        sequence: last.header.sequence + 1,
+        previous_epoch: last.header.epoch ^ 1,
+        previous_crc: last.header.crc(),
+        ..last.header
+    };
+    if copied {
+        return journal[start..start + last.header.group_bytes(4096) as usize].to_vec();
+    }
+    let arena = Arena::new(1 << 20);
+    let mut writer = GroupWriter::new(arena.chunk(4096).unwrap(), std::iter::once(entry));
+    writer.append(&data);
+    writer.finish(header, 4096).0.to_vec()
+}
+
+/// The same of a journal, which holds a whole group in a value.
+fn embedded_in_the_journal(pad: usize, copied: bool) -> usize {
+    let setup = Setup { direct_bytes: 1 << 20, ..Setup::default() };
+    let (disk, oracle, mut world, log) = rig(&setup);
+    world.append(&log, 1, batch(1, 1, 700)).unwrap().unwrap();
+    let inner = false_group(&disk, copied);
+    let mut seen = disk.steps();
+    assert!(world.send(&log, 2, embedding(2, pad, &inner)));
+    while world.waiting() > 0 {
+        world.turn(Wait::Forever).unwrap();
+        if disk.steps() > seen {
+            seen = disk.steps();
+            everywhere(&disk, &setup, &oracle);
+            for seed in 0..6 {
+                survives(&disk, &setup, &oracle, CrashPlan::Torn(seed));
+            }
+        }
+    }
+    let whole = disk.file_bytes("data/journal-0").unwrap();
+    let at = find(&whole, &inner);
+    assert_eq!(next_with(&disk, &setup, "data/journal-0", &whole), 2);
+    let first = (at - 61 - pad) / 4096 * 4096;
+    let end = at + inner.len();
+    for lost in [first..at, at - 1..at, end..end + 1, end..end + 4096, first..first + 64] {
+        let mut bytes = whole.clone();
+        bytes[lost.clone()].fill(0);
+        let next = next_with(&disk, &setup, "data/journal-0", &bytes);
+        assert_eq!(next, 1, "pad {pad}: {lost:?} lost, {at} to {end} embedded");
+    }
+    at
+}
+
+#[test]
+fn a_value_that_embeds_a_batch_is_no_evidence() {
+    let forged = |pad| embedded_in_the_journal(pad, false);
+    let copied = |pad| embedded_in_the_journal(pad, true);
+    for embedded in [&embedded_in_a_segment as &dyn Fn(usize) -> usize, &forged, &copied] {
+        let at = embedded(8192);
+        for unit in [512, 4096] {
+            let aligned = 8192 + unit - at % unit;
+            assert_eq!(embedded(aligned) % unit, 0);
+            embedded(aligned - 1);
+        }
+        embedded(0);
+    }
 }
 
 /// Two batches, and a third one, `last`, of a length that all have.
