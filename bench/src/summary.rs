@@ -157,17 +157,17 @@ pub fn notes(arms: &[Measured]) -> Vec<String> {
         arms.map(|arm| arm.row.name).collect::<Vec<_>>().join(", ")
     };
     let told = [
-        (of(|_| true), "the engine has one shard, on another core than its clients, in"),
         (
             of(|cost| too_few_turns(cost).is_some()),
             "too short for three turns of the journal, whose write-back is not all in the figures:",
         ),
         (of(|cost| cost.prepared_bytes > 0), "sustained, with space readied while the clock ran:"),
     ];
-    told.into_iter()
-        .filter(|(rows, _)| !rows.is_empty())
-        .map(|(rows, what)| format!("{what} {rows}"))
-        .collect()
+    let alike = arms.iter().any(|arm| arm.cost().is_some());
+    let alike =
+        alike.then(|| "the engine has one shard, on another core than its clients".to_owned());
+    let told = told.into_iter().filter(|(rows, _)| !rows.is_empty());
+    alike.into_iter().chain(told.map(|(rows, what)| format!("{what} {rows}"))).collect()
 }
 
 #[cfg(test)]
