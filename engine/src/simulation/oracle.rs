@@ -43,6 +43,8 @@ pub(super) struct Track {
 /// What ended a run, which says how much must be left of it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum End {
+    /// The process died, or closed: whatever was acknowledged is left.
+    Process,
     /// The power went: what was durable is left.
     Power,
 }
