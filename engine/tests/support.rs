@@ -139,7 +139,7 @@ pub(crate) fn ids(log: &LogHandle) -> Vec<u64> {
 
 pub(crate) fn verified(dir: &Path) -> ringmain::inspect::VerifyReport {
     let report = ringmain::inspect::verify(dir).unwrap();
-    assert!(report.is_healthy(), "{dir:?}: {:#?}", report.problems);
+    assert!(report.is_healthy(), "{}: {:#?}", dir.display(), report.problems);
     report
 }
 
