@@ -303,40 +303,6 @@ fn a_foreign_journal_is_set_aside() {
 }
 
 #[test]
-fn a_ring_that_turned_many_times_replays_only_what_counts() {
-    let setup = Setup { segment_bytes: 4 << 20, ..journaled() };
-    let (disk, oracle, mut world) = rig(&setup);
-    let logs = ["a", "b"].map(|topic| world.log(&name(topic)).unwrap());
-    let mut n = 0;
-    let (mut flushes, mut moments) = (disk.flush_count(), 0);
-    let turned = |world: &World<SimDisk>| {
-        let cx = world.context(0);
-        let state = cx.state.borrow();
-        state.stats.journal_bytes / state.journal.ring_bytes()
-    };
-    while turned(&world) < 6 {
-        while world.waiting() < 6 {
-            n += 1;
-            send(&mut world, &logs[n % 2], 1000 + 9973 * n % 150_000);
-        }
-        world.turn(Wait::Forever).unwrap();
-        if disk.flush_count() > flushes {
-            flushes = disk.flush_count();
-            if flushes.is_multiple_of(12) {
-                let plan = plans(flushes)[moments % 4];
-                moments += 1;
-                survives(&disk, &setup, &oracle, plan);
-            }
-        }
-    }
-    assert!(moments > 5, "{moments} power cuts");
-    drop(world);
-    disk.crash(CrashPlan::DropAll);
-    let world = reopen(&disk, &setup, &oracle, End::Power);
-    assert!(world.report.journal_bytes < 4 << 20, "{:?}", world.report);
-}
-
-#[test]
 fn journals_of_more_shards_are_all_replayed() {
     let many = Setup { shards: 3, ..journaled() };
     let one = journaled();
