@@ -32,7 +32,7 @@ fn document(dir: &Path, report: &VerifyReport) -> Value {
         json!({
             "path": problem.path,
             "pos": problem.pos,
-            "offset": problem.offset.map(|offset| offset.get()),
+            "offset": problem.offset.map(ringmain::types::Offset::get),
             "what": problem.what,
         })
     });
