@@ -46,7 +46,7 @@ const LAYERS: [(&str, &[&str]); 8] = [
     ("settings", &["stats", "config"]),
     ("bytes", &["format", "index", "batch", "frontier", "files"]),
     ("state of one file", &["window", "segment", "journal"]),
-    ("state of one partition", &["log", "recovery"]),
+    ("state of one partition", &["log", "recovery", "inspect"]),
     ("event loop", &["shard"]),
     ("surface", &["calibrate", "handle", "engine"]),
 ];
