@@ -4,6 +4,7 @@ use crate::command::{Disk, FileHandle, Op};
 use crate::error::{ControlError, Fault};
 use crate::journal::LogId;
 use crate::log::{Access, Unflushed};
+use crate::segment::Segment;
 use crate::types::{FlushPolicy, Offset, Pos};
 
 use super::Context;
@@ -145,8 +146,11 @@ async fn flush_segment(
             state.look_at(id);
         }
         // More may have been written meanwhile, without a flush: the journal takes nothing behind that.
-        let overtaken =
-            |state: &mut State| state.segment(id, base).is_some_and(|s| s.needs_flush());
+        let overtaken = |state: &mut State| {
+            // While those writes are in flight there is nothing to flush yet: they end the wait.
+            let flushable = |s: &mut Segment| s.needs_flush() && s.written.done() > s.claimed();
+            state.segment(id, base).is_some_and(flushable)
+        };
         until(cx, id, |state| durable(state) || overtaken(state)).await?;
     }
 }
