@@ -202,7 +202,7 @@ impl LogHandle {
     /// [`Rejected`] gives the batch back.
     pub fn try_append(&self, batch: Batch) -> Result<AppendFuture, Rejected> {
         let mut future = self.append(batch);
-        match future.try_send() {
+        match future.try_send(None) {
             Ok(()) => Ok(future),
             Err((error, batch)) => Err(Rejected { batch, error }),
         }

@@ -34,15 +34,24 @@ const _: () = {
 /// Appends in flight per shard, from the client's call to its ack.
 pub const REQUESTS_MAX: usize = 16_384;
 
+/// Batches up to this many bytes are copied into the inbox; larger ones change hands.
+pub const COPIED_BATCH_BYTES_MAX: usize = 4096;
+
+/// Bytes of an inbox for copied batches: what a core's own cache holds.
+pub const COPIED_BYTES_MAX: usize = 1024 * 1024;
+
 /// Segment writes in flight per shard.
 pub const WRITES_IN_FLIGHT_MAX: usize = 128;
 
 /// Entries in one journal group.
 pub const GROUP_ENTRIES_MAX: usize = 4096;
 
-/// Bytes from which a second journal group goes out while one is in flight: below, gathering on is better
-/// than another flush.
-pub const SECOND_GROUP_BYTES: u64 = 64 * 1024;
+/// Bytes from which a second journal group goes out while one is in flight, however large that one is.
+pub const GATHERED_BYTES_MAX: u64 = 256 * 1024;
+
+/// Bytes of batches for which a shard is roused while it waits for a group anyway: taken in pieces, they are in
+/// memory when the group ends, and each piece is worth the wake-up.
+pub const PATIENCE_BYTES_MAX: u64 = 16 * 1024;
 
 /// Bytes of one partition from which a second durable write goes out while one is in flight.
 pub const DIRECT_GATHER_BYTES: u64 = 256 * 1024;
@@ -136,7 +145,7 @@ const IN_FLIGHT_BYTES_MAX: usize =
     SEGMENT_IN_FLIGHT_BYTES_MAX as usize + 3 * crate::buffers::CHUNK_BYTES_MAX;
 
 const _: () = {
-    assert!(SECOND_GROUP_BYTES <= crate::buffers::CHUNK_BYTES_MAX as u64);
+    assert!(GATHERED_BYTES_MAX <= crate::buffers::CHUNK_BYTES_MAX as u64);
     assert!(DIRECT_GATHER_BYTES <= crate::buffers::CHUNK_BYTES_MAX as u64);
     assert!(COALESCED_BYTES_MAX <= crate::buffers::CHUNK_BYTES_MAX);
     assert!(GROUP_ENTRIES_MAX * 64 <= crate::buffers::CHUNK_BYTES_MAX);

@@ -10,7 +10,7 @@ use std::collections::VecDeque;
 
 use crate::command::FileHandle;
 use crate::defects::{self, Defect};
-use crate::format::batch_header::ATTRIBUTES_AT;
+use crate::format::batch_header::{ATTRIBUTES_AT, HEADER_BYTES, set_base_offset, set_leader_epoch};
 use crate::format::crc::{combine, crc32c_append};
 use crate::frontier::Frontier;
 use crate::index::Index;
@@ -48,8 +48,9 @@ pub(crate) struct Segment {
     flushed: Frontier,
     /// Batch boundaries, sparse: where a recovery could begin.
     marks: VecDeque<(Pos, Offset)>,
-    /// CRC-32C of all bytes; `None` if the segment was reopened.
+    /// CRC-32C of the bytes before `summed`; `None` if the segment was reopened.
     crc: Option<u32>,
+    summed: Pos,
     /// Whether all of its file is written extents that this opening prepared: then a flush of the device alone
     /// makes overwrites durable.
     pub(crate) overwrites: bool,
@@ -111,6 +112,7 @@ impl Segment {
             flushed: Frontier::new(was.end),
             marks: VecDeque::new(),
             crc: (was.end == Pos::ZERO).then_some(0),
+            summed: was.end,
             overwrites: was.end == Pos::ZERO && was.prepared == Pos::ZERO,
             sealed: false,
             first_bytes: PREPARE_BYTES_MIN,
@@ -158,7 +160,10 @@ impl Segment {
         while self.marks.back().is_some_and(|(marked, _)| *marked >= pos) {
             self.marks.pop_back();
         }
-        self.crc = (pos == Pos::ZERO).then_some(0);
+        if pos < self.summed {
+            self.crc = (pos == Pos::ZERO).then_some(0);
+            self.summed = pos;
+        }
         if pos == Pos::ZERO {
             self.first_ms = None;
         }
@@ -172,20 +177,41 @@ impl Segment {
         (count > 0).then(|| self.marks[0])
     }
 
-    /// Adds an encoded batch to the checksum of the whole file. `crc` is the batch's own, as in its header.
-    pub(crate) fn sum(&mut self, batch: &[u8], crc: u32) {
-        let Some(sum) = self.crc else { return };
-        let (head, rest) = batch.split_at(ATTRIBUTES_AT);
-        let sum = crc32c_append(sum, head);
-        self.crc = Some(if rest.len() < COMBINE_FROM_BYTES {
-            crc32c_append(sum, rest)
-        } else {
-            combine(sum, crc, rest.len() as u64)
-        });
+    /// Puts an encoded batch into memory, for which room was reserved, with its base offset and leader epoch. `crc`
+    /// is the batch's own, as in its header. The batch itself stays as it is: to write to memory that another
+    /// core has just filled, and will fill again, costs more than to copy it.
+    pub(crate) fn append(&mut self, batch: &[u8], crc: u32, (base, epoch): (Offset, i32)) {
+        let (head, records) =
+            batch.split_first_chunk::<HEADER_BYTES>().expect("a batch has a header");
+        let mut head = *head;
+        set_base_offset(&mut head, base);
+        set_leader_epoch(&mut head, epoch);
+        let covered = batch.len() - ATTRIBUTES_AT;
+        if covered >= COMBINE_FROM_BYTES {
+            // The producer has summed the bytes: no need to read them all again.
+            self.sum_to(self.end());
+            let sum = self.crc.map(|sum| crc32c_append(sum, &head[..ATTRIBUTES_AT]));
+            self.crc = sum.map(|sum| combine(sum, crc, covered as u64));
+            self.summed = self.end().plus(batch.len() as u64);
+        }
+        self.window.append(&head);
+        self.window.append(records);
+    }
+
+    /// Adds the bytes before `end` to the checksum of the whole file: many small batches at once.
+    fn sum_to(&mut self, end: Pos) {
+        if end > self.summed
+            && let Some(mut sum) = self.crc
+        {
+            self.window.visit(self.summed, end, |bytes| sum = crc32c_append(sum, bytes));
+            self.crc = Some(sum);
+        }
+        self.summed = self.summed.max(end);
     }
 
     /// The checksum of the whole file, if it is known.
-    pub(crate) fn crc(&self) -> Option<u32> {
+    pub(crate) fn crc(&mut self) -> Option<u32> {
+        self.sum_to(self.end());
         self.crc
     }
 
@@ -213,6 +239,7 @@ impl Segment {
         let start = self.journal_start();
         assert!(end > self.claimed, "a claim has bytes");
         assert!(end <= self.end(), "only appended bytes are claimed");
+        self.sum_to(end);
         self.durable.issue(start, end);
         self.claimed = end;
         start
@@ -250,6 +277,7 @@ impl Segment {
         assert!(start < end, "a write has bytes");
         assert!(end <= self.end(), "the block rule: only complete blocks");
         assert!(end <= self.prepared, "space is prepared before it is written");
+        self.sum_to(end);
         self.write_issued = end;
         self.padded = self.padded.filter(|padded| padded.block >= end);
         self.written.issue(start, end);
@@ -286,6 +314,7 @@ impl Segment {
                 "the block rule: the journal holds what is durable of the block"
             );
         }
+        self.sum_to(end);
         self.tail_write = true;
         self.written.issue(start, end);
         (start, end)

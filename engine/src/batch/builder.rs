@@ -2,7 +2,7 @@
 
 use super::{Batch, BatchError, codec};
 use crate::format::batch_header::{
-    ATTRIBUTES_AT, Attributes, BatchHeader, Codec, HEADER_BYTES, LEADER_EPOCH_AT,
+    ATTRIBUTES_AT, Attributes, BatchHeader, CRC_AT, Codec, HEADER_BYTES, LEADER_EPOCH_AT,
 };
 use crate::format::crc::crc32c;
 use crate::format::record::{Header, NewRecord};
@@ -248,7 +248,7 @@ impl BatchBuilder {
         };
         self.bytes[..HEADER_BYTES].copy_from_slice(&header.encode());
         header.crc = crc32c(&self.bytes[ATTRIBUTES_AT..]);
-        self.bytes[..HEADER_BYTES].copy_from_slice(&header.encode());
-        Ok(Batch { bytes: self.bytes, header })
+        self.bytes[CRC_AT..ATTRIBUTES_AT].copy_from_slice(&header.crc.to_be_bytes());
+        Ok(Batch::made(self.bytes, &header))
     }
 }

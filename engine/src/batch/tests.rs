@@ -52,7 +52,7 @@ fn recoded(batch: &Batch, codec: Codec) -> Vec<u8> {
             bytes
         }
     };
-    craft(BatchHeader { attributes: Attributes::new(codec), ..*batch.header() }, &section)
+    craft(BatchHeader { attributes: Attributes::new(codec), ..batch.header() }, &section)
 }
 
 fn gzip(bytes: &[u8]) -> Vec<u8> {
@@ -124,7 +124,7 @@ fn a_record_comes_back_as_it_went_in() {
 fn a_built_batch_is_one_that_is_accepted() {
     for compression in [Compression::None, Compression::Lz4, Compression::Zstd { level: 19 }] {
         let batch = sample(compression);
-        assert_eq!(strict(batch.as_bytes()).unwrap(), *batch.header());
+        assert_eq!(strict(batch.as_bytes()).unwrap(), batch.header());
         assert_eq!(Batch::from_bytes(batch.as_bytes().to_vec()).unwrap(), batch);
         assert_eq!(batch.record_count(), 3);
         assert_eq!(batch.header().max_timestamp, 1_100);
@@ -137,7 +137,7 @@ fn the_producer_is_named() {
     let producer = Producer { id: 1 << 40, epoch: 3, base_sequence: 77 };
     let mut builder = BatchBuilder::new().producer(producer);
     builder.add(-1, None, None).unwrap();
-    let header = *builder.build().unwrap().header();
+    let header = builder.build().unwrap().header();
     assert_eq!((header.producer_id, header.producer_epoch), (producer.id, producer.epoch));
     assert_eq!((header.base_sequence, header.max_timestamp), (77, -1));
 }
@@ -191,7 +191,7 @@ fn memory_is_kept_from_batch_to_batch() {
 fn an_append_refuses_what_a_log_may_hold() {
     let batch = sample(Compression::None);
     let records = batch.as_bytes()[HEADER_BYTES..].to_vec();
-    let header = *batch.header();
+    let header = batch.header();
 
     let gaps = craft(BatchHeader { last_offset_delta: 9, ..header }, &records);
     assert!(matches!(strict(&gaps), Err(BatchError::Count { .. })));
@@ -219,7 +219,7 @@ fn compaction_gaps_inside_a_batch_are_read_as_they_are() {
     crate::format::record::RawRecord::decode(&mut records, 9).unwrap();
     let first = first - records.len();
     let rest = &batch.as_bytes()[HEADER_BYTES + first..];
-    let gaps = craft(BatchHeader { record_count: 2, base_offset: 40, ..*batch.header() }, rest);
+    let gaps = craft(BatchHeader { record_count: 2, base_offset: 40, ..batch.header() }, rest);
     assert_eq!(offsets_and_values(&gaps).unwrap(), [(41, None), (42, None)]);
 }
 
@@ -229,14 +229,14 @@ fn headers_that_contradict_themselves_are_refused_by_name() {
     let batch = sample(Compression::None);
     let records = &batch.as_bytes()[HEADER_BYTES..];
     let with = |change: fn(&mut BatchHeader)| {
-        let mut header = *batch.header();
+        let mut header = batch.header();
         change(&mut header);
         let bytes = craft(header, records);
         (strict(&bytes), validate_stored(&bytes))
     };
     for bits in 5..8 {
         let attributes = Attributes::from_bits(bits);
-        let bytes = craft(BatchHeader { attributes, ..*batch.header() }, records);
+        let bytes = craft(BatchHeader { attributes, ..batch.header() }, records);
         assert!(matches!(strict(&bytes), Err(UnknownCodec { .. })));
         assert!(matches!(validate_stored(&bytes), Err(UnknownCodec { .. })));
     }
@@ -264,7 +264,7 @@ fn records_that_contradict_their_batch_are_refused_by_name() {
     let records = &batch.as_bytes()[HEADER_BYTES..];
     let refused = |section: &[u8], count: i32| {
         let last_offset_delta = count - 1;
-        let header = BatchHeader { record_count: count, last_offset_delta, ..*batch.header() };
+        let header = BatchHeader { record_count: count, last_offset_delta, ..batch.header() };
         let bytes = craft(header, section);
         (strict(&bytes).unwrap_err(), offsets_and_values(&bytes).unwrap_err())
     };

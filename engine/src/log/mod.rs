@@ -14,7 +14,6 @@ use crate::buffers::Arena;
 use crate::command::FileHandle;
 use crate::defects::{self, Defect};
 use crate::error::{AppendError, Fault};
-use crate::format::batch_header::{BatchHeader, set_base_offset, set_leader_epoch};
 use crate::index::{Index, Indexed};
 use crate::journal::LogId;
 use crate::segment::Segment;
@@ -110,11 +109,15 @@ pub(crate) struct Shape {
 
 /// An append as it reaches the log.
 #[derive(Debug)]
-pub(crate) struct Append {
+pub(crate) struct Append<'a> {
     /// The encoded batch, validated.
-    pub(crate) bytes: Vec<u8>,
-    /// Its header.
-    pub(crate) header: BatchHeader,
+    pub(crate) bytes: &'a [u8],
+    /// Its records, at least one.
+    pub(crate) records: u32,
+    /// Its CRC, as in its header.
+    pub(crate) crc: u32,
+    /// The latest of its timestamps.
+    pub(crate) max_timestamp: i64,
     /// Whom to tell.
     pub(crate) ticket: Ticket,
     /// The offset and leader epoch it must get, from those who replicate.
@@ -245,9 +248,9 @@ impl Log {
     }
 
     /// Whether the batch needs a new segment.
-    pub(crate) fn must_roll(&mut self, append: &Append, now_ms: i64) -> bool {
+    pub(crate) fn must_roll(&mut self, append: &Append<'_>, now_ms: i64) -> bool {
         let (shape, next) = (self.shape, self.next);
-        let last = next.get() + i64::from(append.header.last_offset_delta);
+        let last = next.plus(append.records - 1).get();
         let active = self.active();
         if active.end() == Pos::ZERO {
             return false;
@@ -273,7 +276,7 @@ impl Log {
     }
 
     /// Checks whether an append can be taken at all.
-    pub(crate) fn check(&self, append: &Append) -> Result<(), AppendError> {
+    pub(crate) fn check(&self, append: &Append<'_>) -> Result<(), AppendError> {
         match self.access {
             Access::Open => {}
             Access::Fenced(fault) => return Err(AppendError::Fenced(fault)),
@@ -297,40 +300,35 @@ impl Log {
     }
 
     /// Takes an append that was checked: assigns its offsets and puts its bytes into memory. On `Err` nothing has
-    /// changed and the append is given back.
+    /// changed.
     pub(crate) fn append(
         &mut self,
         arena: &Arena,
-        mut append: Append,
+        append: &Append<'_>,
         now_ms: i64,
-    ) -> Result<(), (NoMemory, Append)> {
+    ) -> Result<(), NoMemory> {
         let base = self.next;
-        if let Err(error) = self.active().window.reserve(arena, append.bytes.len()) {
-            return Err((error, append));
-        }
+        self.active().window.reserve(arena, append.bytes.len())?;
         if let Some((_, epoch)) = append.at {
             self.enter_epoch(epoch);
         }
-        set_base_offset(&mut append.bytes, base);
-        set_leader_epoch(&mut append.bytes, self.epoch);
-        let records = append.header.last_offset_delta as u32 + 1;
+        let epoch = self.epoch;
+        let records = append.records;
         let bytes = append.bytes.len() as u32;
         let last = base.plus(records - 1);
         let active = self.active();
         active.first_ms.get_or_insert(now_ms);
         let pos = active.end();
-        let max_timestamp = append.header.max_timestamp;
+        let max_timestamp = append.max_timestamp;
         active.index.push(Indexed { last, pos, bytes, max_timestamp });
         active.mark(pos, base);
-        active.sum(&append.bytes, append.header.crc);
-        active.window.append(&append.bytes);
+        active.append(append.bytes, append.crc, (base, epoch));
         let (segment, end) = (active.base(), active.end());
         self.next = last.plus(1);
         self.since_recovery_point += u64::from(bytes);
         self.unflushed.bytes += u64::from(bytes);
         self.unflushed.messages += u64::from(records);
         let need = if self.policy == FlushPolicy::Group { Need::Durable } else { Need::Written };
-        append.bytes.clear();
         self.waiting.push_back(Waiting {
             segment,
             end,
@@ -338,9 +336,16 @@ impl Log {
             next: self.next,
             need,
             ticket: append.ticket,
-            buffer: append.bytes,
+            buffer: Vec::new(),
         });
         Ok(())
+    }
+
+    /// The memory of the batch just taken, which goes back with its ack.
+    pub(crate) fn keep_buffer(&mut self, mut buffer: Vec<u8>) {
+        let newest = self.waiting.back_mut().expect("an append waits for its ack");
+        buffer.clear();
+        newest.buffer = buffer;
     }
 
     fn enter_epoch(&mut self, epoch: i32) {

@@ -72,6 +72,7 @@ pub(crate) async fn attach(
         if recovered.damage.is_some() || recovered.suspect {
             log.access = Access::Damaged;
         }
+        state.writes_plain |= policy != FlushPolicy::Group;
         state.logs.push(Some(Box::new(log)));
         (id, recovered.unsealed)
     };
@@ -154,6 +155,7 @@ pub(crate) async fn create(
     let segment = Segment::new(Offset::ZERO, shape.block, index);
     let bounds = (Offset::ZERO, Offset::ZERO);
     let log = Log::new(identity, shape, policy, (Vec::new(), segment), bounds);
+    state.writes_plain |= relaxed;
     state.logs.push(Some(Box::new(log)));
     Ok(id)
 }
@@ -187,6 +189,7 @@ pub(crate) async fn set_policy(
     if relaxed && !was_relaxed {
         write_relaxed(cx, id, &dir, incarnation, true).await?;
     }
+    cx.state.borrow_mut().writes_plain |= relaxed;
     if let Some(log) = cx.state.borrow_mut().log(id) {
         log.policy = policy;
         log.unflushed = crate::log::Unflushed::default();

@@ -5,7 +5,7 @@ use crate::command::Op;
 use crate::error::Fault;
 use crate::journal::group::{ENTRY_BYTES, Entry, EntryKind, GroupWriter, HEADER_BYTES};
 use crate::journal::{GROUPS_IN_FLIGHT_MAX, LogId, Reference};
-use crate::limits::{GROUP_ENTRIES_MAX, SECOND_GROUP_BYTES};
+use crate::limits::{GATHERED_BYTES_MAX, GROUP_ENTRIES_MAX};
 use crate::log::plan::Step;
 use crate::types::{Durability, FlushPolicy, Incarnation, Offset, Pos};
 
@@ -51,7 +51,7 @@ impl State {
     pub(super) fn form_groups(&mut self) {
         while !self.gathering.is_empty() || !self.forced.is_empty() {
             let in_flight = self.journal.in_flight();
-            let worth_it = in_flight == 0 || self.gathered_bytes >= SECOND_GROUP_BYTES;
+            let worth_it = in_flight == 0 || self.gathered_bytes >= self.next_group_bytes();
             if in_flight >= GROUPS_IN_FLIGHT_MAX || !worth_it || self.journal.fault().is_some() {
                 return;
             }
@@ -59,6 +59,21 @@ impl State {
                 return;
             }
         }
+    }
+
+    /// Bytes from which a group goes out while another is in flight: half of what clients have under way. They then
+    /// fall into two halves, one in flight and one gathering; smaller groups would cost more flushes, larger
+    /// ones leave the device idle.
+    pub(super) fn next_group_bytes(&self) -> u64 {
+        (self.crowd_bytes / 2).min(GATHERED_BYTES_MAX)
+    }
+
+    /// Takes note of what is under way as a group of `claimed` bytes goes out; the most of late counts.
+    fn note_crowd(&mut self, claimed: u64) {
+        let before = if self.journal.in_flight() == 0 { 0 } else { self.group_bytes };
+        let under_way = before + claimed + self.gathered_bytes;
+        self.crowd_bytes = under_way.max(self.crowd_bytes - self.crowd_bytes / 16);
+        self.group_bytes = claimed;
     }
 
     /// Whether the journal has room for a group of appends. Sees to it that it will have.
@@ -186,6 +201,7 @@ impl State {
             return false;
         };
         let mut writer = GroupWriter::new(chunk, group.iter().map(|chosen| chosen.entry));
+        let mut claimed_all = 0;
         for Chosen { reference, .. } in &group {
             if reference.start == reference.end {
                 continue;
@@ -201,10 +217,12 @@ impl State {
                 let claimed = reference.end.since(segment.claimed());
                 segment.claim_journal(reference.end);
                 self.gathered_bytes = self.gathered_bytes.saturating_sub(claimed);
+                claimed_all += claimed;
                 self.stats.journaled_bytes += claimed;
                 self.look_at(reference.log);
             }
         }
+        self.note_crowd(claimed_all);
         let (chunk, header) = writer.finish(self.journal.header(), self.settings.shape.block);
         let references = group.iter().map(|chosen| chosen.reference);
         let pos = self.journal.begin(&header, at, references.filter(|r| r.start < r.end));

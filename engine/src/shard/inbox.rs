@@ -1,22 +1,24 @@
 //! The way into a shard from other threads, and the way an ack comes back.
 //!
-//! An append takes a slot and bytes of a fixed budget, then goes onto a bounded queue; the shard answers into
-//! the slot. Nothing is allocated per append. A client that gives up leaves its slot to the shard, which
-//! frees it when the append ends: a dropped future never harms a buffer or an ack.
+//! What is sent stands behind one lock that is held for a few dozen nanoseconds: a sender takes a slot and
+//! bytes of a fixed budget and lays its request down, the shard swaps all requests for an empty list once a
+//! turn. Small batches are copied into one run of bytes, which the shard's core then reads in a stream instead
+//! of fetching each from another core's cache; large ones change hands. The shard answers into the slot.
+//! Nothing is allocated per append. A client that gives up leaves its slot to the shard, which frees it when
+//! the append ends: a dropped future never harms a buffer or an ack.
 
 use std::collections::VecDeque;
 use std::future::Future;
+use std::mem;
 use std::pin::Pin;
-use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::task::{Context, Poll, Waker};
-
-use crossbeam_queue::ArrayQueue;
 
 use crate::batch::Batch;
 use crate::error::AppendError;
 use crate::journal::LogId;
-use crate::limits::{BATCH_BYTES_MAX, REQUESTS_MAX};
+use crate::limits::{COPIED_BATCH_BYTES_MAX, COPIED_BYTES_MAX, REQUESTS_MAX};
 use crate::log::Ticket;
 use crate::ring::Wake;
 use crate::types::Offset;
@@ -25,9 +27,62 @@ use crate::types::Offset;
 #[derive(Debug)]
 pub(crate) struct Request {
     pub(crate) log: LogId,
-    pub(crate) batch: Batch,
     pub(crate) ticket: Ticket,
     pub(crate) at: Option<(Offset, i32)>,
+    /// Records in the batch, at least one.
+    pub(crate) records: u32,
+    /// The batch's CRC, as in its header.
+    pub(crate) crc: u32,
+    pub(crate) max_timestamp: i64,
+    pub(crate) body: Body,
+}
+
+/// Where the bytes of a request are.
+#[derive(Debug)]
+pub(crate) enum Body {
+    /// In [`Arrivals::copied`]: so many, behind those of the request before.
+    Copied(usize),
+    /// Here.
+    Moved(Vec<u8>),
+}
+
+impl Request {
+    /// Bytes of it in [`Arrivals::copied`].
+    pub(crate) fn copied(&self) -> usize {
+        match self.body {
+            Body::Copied(bytes) => bytes,
+            Body::Moved(_) => 0,
+        }
+    }
+
+    /// Bytes of the batch.
+    pub(crate) fn bytes(&self) -> u64 {
+        match &self.body {
+            Body::Copied(bytes) => *bytes as u64,
+            Body::Moved(bytes) => bytes.len() as u64,
+        }
+    }
+}
+
+/// Requests as the shard takes them: all that came since it last looked.
+#[derive(Debug, Default)]
+pub(crate) struct Arrivals {
+    pub(crate) requests: VecDeque<Request>,
+    /// The bytes of small batches, back to back.
+    pub(crate) copied: Vec<u8>,
+    /// Bytes of `copied` that belong to requests already taken.
+    pub(crate) taken: usize,
+}
+
+impl Arrivals {
+    /// None, with room for as many as may come.
+    pub(crate) fn with_room() -> Self {
+        Self {
+            requests: VecDeque::with_capacity(REQUESTS_MAX),
+            copied: Vec::with_capacity(COPIED_BYTES_MAX),
+            taken: 0,
+        }
+    }
 }
 
 /// What an append came to.
@@ -41,11 +96,22 @@ pub struct Appended {
     pub buffer: Vec<u8>,
 }
 
+/// First and last offset, or why not.
+type Result = std::result::Result<(Offset, Offset), AppendError>;
+
+/// Where an append's client waits and its result is laid down: one cache line, of its own.
 #[derive(Debug)]
-enum Slot {
+#[repr(align(64))]
+struct Slot(Mutex<Answer>);
+
+const _: () = assert!(size_of::<Slot>() == 64);
+
+#[derive(Debug)]
+enum Answer {
     Free,
     Waiting(Option<Waker>),
-    Ended(Result<(Offset, Offset), AppendError>, Vec<u8>),
+    /// With the memory of a batch that was moved.
+    Ended(Result, Vec<u8>),
     Abandoned,
 }
 
@@ -54,31 +120,28 @@ pub(crate) type Call<C> = Box<dyn FnOnce(C) -> Pin<Box<dyn Future<Output = ()>>>
 
 /// What a shard shares with other threads. `C` is what a call gets to work with.
 pub(crate) struct Inbox<C> {
-    queue: ArrayQueue<Request>,
-    slots: Box<[Mutex<Slot>]>,
-    free: ArrayQueue<u32>,
-    /// Free slots and bytes that may still be admitted, in one number: [`SLOT`], [`BIAS`].
-    room: AtomicU64,
-    /// The bytes' part of `room` when nothing is admitted.
-    idle: u64,
-    waiters: Mutex<Waiters>,
-    waiting: AtomicUsize,
-    calls: Mutex<VecDeque<Call<C>>>,
-    has_calls: AtomicBool,
-    closed: AtomicBool,
+    door: Mutex<Door<C>>,
+    /// Whether something lies behind the door: to be asked in a spin, without the lock.
+    has_mail: AtomicBool,
+    slots: Box<[Slot]>,
+    budget_bytes: u64,
     wake: OnceLock<Arc<dyn Wake>>,
 }
 
-/// One slot in [`Inbox::room`]; below it stand the bytes.
-const SLOT: u64 = 1 << 48;
-
-/// What the bytes in [`Inbox::room`] count from, so that a batch above the whole budget leaves a number.
-const BIAS: u64 = 1 << 30;
-
-const _: () = {
-    assert!((REQUESTS_MAX as u64) < u64::MAX / SLOT);
-    assert!((BATCH_BYTES_MAX as u64) < BIAS);
-};
+/// What stands behind the lock.
+struct Door<C> {
+    arrivals: Arrivals,
+    calls: VecDeque<Call<C>>,
+    free: Vec<u32>,
+    /// Bytes of batches that are not in the log's memory yet.
+    admitted_bytes: u64,
+    waiters: Waiters,
+    /// Bytes of batches in `arrivals`.
+    arrived_bytes: u64,
+    /// If the shard sleeps, or is about to: who makes the bytes that arrived as many as this ends it, and any call.
+    asleep: Option<u64>,
+    closed: bool,
+}
 
 /// Clients that wait for room. Each has one place, whatever it is polled.
 #[derive(Default)]
@@ -96,6 +159,34 @@ struct Place {
     index: usize,
 }
 
+impl Waiters {
+    fn enter(&mut self, place: &mut Option<Place>, cx: &Context<'_>) {
+        let held = place.filter(|place| place.round == self.round);
+        let index = held.map(|place| place.index).or_else(|| self.free.pop());
+        let index = index.unwrap_or(self.places.len());
+        if index == self.places.len() {
+            self.places.push(None);
+        }
+        self.places[index] = Some(cx.waker().clone());
+        *place = Some(Place { round: self.round, index });
+    }
+
+    /// Gives up a place, so that it does not pile up with those of other futures that were dropped.
+    fn leave(&mut self, place: Place) {
+        if place.round == self.round {
+            self.places[place.index] = None;
+            self.free.push(place.index);
+        }
+    }
+
+    /// Takes all places, for their wakers to be called outside of the lock.
+    fn take(&mut self) -> Vec<Option<Waker>> {
+        self.round += 1;
+        self.free.clear();
+        mem::take(&mut self.places)
+    }
+}
+
 fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     // Nothing panics while it holds one of these locks.
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
@@ -104,21 +195,21 @@ fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
 impl<C> Inbox<C> {
     /// An inbox that admits `budget_bytes` of batches.
     pub(crate) fn new(budget_bytes: usize) -> Self {
-        let free = ArrayQueue::new(REQUESTS_MAX);
-        for slot in 0..REQUESTS_MAX {
-            assert!(free.push(slot as u32).is_ok(), "as many as there are slots");
-        }
+        let door = Door {
+            arrivals: Arrivals::with_room(),
+            calls: VecDeque::new(),
+            free: (0..REQUESTS_MAX as u32).rev().collect(),
+            admitted_bytes: 0,
+            waiters: Waiters::default(),
+            arrived_bytes: 0,
+            asleep: None,
+            closed: false,
+        };
         Self {
-            queue: ArrayQueue::new(REQUESTS_MAX),
-            slots: (0..REQUESTS_MAX).map(|_| Mutex::new(Slot::Free)).collect(),
-            free,
-            room: AtomicU64::new(REQUESTS_MAX as u64 * SLOT + BIAS + budget_bytes as u64),
-            idle: BIAS + budget_bytes as u64,
-            waiters: Mutex::default(),
-            waiting: AtomicUsize::new(0),
-            calls: Mutex::new(VecDeque::new()),
-            has_calls: AtomicBool::new(false),
-            closed: AtomicBool::new(false),
+            door: Mutex::new(door),
+            has_mail: AtomicBool::new(false),
+            slots: (0..REQUESTS_MAX).map(|_| Slot(Mutex::new(Answer::Free))).collect(),
+            budget_bytes: budget_bytes as u64,
             wake: OnceLock::new(),
         }
     }
@@ -128,65 +219,81 @@ impl<C> Inbox<C> {
         assert!(self.wake.set(wake).is_ok(), "an inbox belongs to one shard");
     }
 
-    fn wake(&self) {
-        if let Some(wake) = self.wake.get() {
+    /// Opens the door again after something was laid down: ends the shard's sleep if that is worth it.
+    fn leave_mail(&self, mut door: MutexGuard<'_, Door<C>>) {
+        self.has_mail.store(true, Ordering::Relaxed);
+        let (arrived, urgent) = (door.arrived_bytes, !door.calls.is_empty());
+        let roused = door.asleep.take_if(|patience| arrived >= *patience || urgent).is_some();
+        drop(door);
+        if roused && let Some(wake) = self.wake.get() {
             wake.wake();
         }
     }
 
+    fn slot(&self, ticket: Ticket) -> MutexGuard<'_, Answer> {
+        lock(&self.slots[ticket.0 as usize].0)
+    }
+
     // The clients' side.
 
-    /// Admits and sends an append, or gives the batch back because the budget is used up.
+    /// Admits and sends an append, or gives the batch back because the budget is used up. With `cx` its task is
+    /// woken when the append ends. Returns the slot, and the batch's memory if its bytes were copied.
     fn send(
         &self,
         log: LogId,
         batch: Batch,
         at: Option<(Offset, i32)>,
-    ) -> Result<Ticket, (AppendError, Batch)> {
-        if self.closed.load(Ordering::Acquire) {
+        waker: Option<&Waker>,
+    ) -> std::result::Result<(Ticket, Vec<u8>), (AppendError, Batch)> {
+        let (records, crc, max_timestamp) =
+            (batch.record_count(), batch.crc(), batch.max_timestamp());
+        let bytes = batch.as_bytes().len();
+        let mut door = lock(&self.door);
+        if door.closed {
             return Err((AppendError::Closed, batch));
         }
-        let bytes = batch.as_bytes().len() as u64;
-        // All or nothing: room taken and given back by one client would turn another away, whom nobody wakes.
-        let taken = self.room.fetch_update(Ordering::SeqCst, Ordering::SeqCst, |room| {
-            let (slots, left) = (room / SLOT, room % SLOT);
-            // A batch above the whole budget goes when it is alone.
-            let fits = left >= BIAS + bytes || left == self.idle;
-            (slots > 0 && fits).then(|| room - SLOT - bytes)
-        });
-        if taken.is_err() {
+        // A batch above the whole budget goes when it is alone.
+        let admitted = door.admitted_bytes;
+        let fits = admitted == 0 || admitted + bytes as u64 <= self.budget_bytes;
+        let Some(slot) = fits.then(|| door.free.pop()).flatten() else {
             return Err((AppendError::Overloaded, batch));
-        }
-        let slot = self.free.pop().expect("a slot that was counted is there");
-        *lock(&self.slots[slot as usize]) = Slot::Waiting(None);
-        let request = Request { log, batch, ticket: Ticket(slot), at };
-        assert!(self.queue.push(request).is_ok(), "a slot is a place in the queue");
-        self.wake();
-        // The shard may have emptied the queue for the last time between the look above and the push.
-        if self.closed.load(Ordering::SeqCst) {
-            self.refuse_queued();
-        }
-        Ok(Ticket(slot))
+        };
+        door.admitted_bytes += bytes as u64;
+        door.arrived_bytes += bytes as u64;
+        let ticket = Ticket(slot);
+        *self.slot(ticket) = Answer::Waiting(waker.cloned());
+        let mut buffer = batch.into_bytes();
+        let arrivals = &mut door.arrivals;
+        let copied = bytes <= COPIED_BATCH_BYTES_MAX
+            && arrivals.copied.len() + bytes <= arrivals.copied.capacity();
+        let body = if copied {
+            arrivals.copied.extend_from_slice(&buffer);
+            buffer.clear();
+            Body::Copied(bytes)
+        } else {
+            Body::Moved(mem::take(&mut buffer))
+        };
+        arrivals.requests.push_back(Request { log, ticket, at, records, crc, max_timestamp, body });
+        self.leave_mail(door);
+        Ok((ticket, buffer))
     }
 
-    fn poll_ended(
-        &self,
-        ticket: Ticket,
-        cx: &Context<'_>,
-    ) -> Poll<(Result<(Offset, Offset), AppendError>, Vec<u8>)> {
-        let mut slot = lock(&self.slots[ticket.0 as usize]);
+    fn poll_ended(&self, ticket: Ticket, cx: &Context<'_>) -> Poll<(Result, Vec<u8>)> {
+        let mut slot = self.slot(ticket);
         match &mut *slot {
-            Slot::Waiting(waker) => {
+            Answer::Waiting(waker) => {
                 match waker {
                     Some(waker) => waker.clone_from(cx.waker()),
                     None => *waker = Some(cx.waker().clone()),
                 }
                 return Poll::Pending;
             }
-            Slot::Ended(..) => {}
-            Slot::Free | Slot::Abandoned => unreachable!("a ticket is polled until it has ended"),
+            Answer::Ended(..) => {}
+            Answer::Free | Answer::Abandoned => {
+                unreachable!("a ticket is polled until it has ended")
+            }
         }
-        let Slot::Ended(result, buffer) = std::mem::replace(&mut *slot, Slot::Free) else {
+        let Answer::Ended(result, buffer) = mem::replace(&mut *slot, Answer::Free) else {
             unreachable!("matched above");
         };
         drop(slot);
@@ -195,9 +302,9 @@ impl<C> Inbox<C> {
     }
 
     fn abandon(&self, ticket: Ticket) {
-        let mut slot = lock(&self.slots[ticket.0 as usize]);
-        let ended = matches!(*slot, Slot::Ended(..));
-        *slot = if ended { Slot::Free } else { Slot::Abandoned };
+        let mut slot = self.slot(ticket);
+        let ended = matches!(*slot, Answer::Ended(..));
+        *slot = if ended { Answer::Free } else { Answer::Abandoned };
         drop(slot);
         if ended {
             self.give_slot(ticket);
@@ -205,143 +312,145 @@ impl<C> Inbox<C> {
     }
 
     fn give_slot(&self, ticket: Ticket) {
-        assert!(self.free.push(ticket.0).is_ok(), "a slot is freed once");
-        self.room.fetch_add(SLOT, Ordering::SeqCst);
-        self.wake_waiters();
+        let mut door = lock(&self.door);
+        door.free.push(ticket.0);
+        self.wake_waiters(door);
     }
 
     fn wait(&self, place: &mut Option<Place>, cx: &Context<'_>) {
-        let mut waiters = lock(&self.waiters);
-        let held = place.filter(|place| place.round == waiters.round);
-        if let Some(Place { index, .. }) = held {
-            waiters.places[index] = Some(cx.waker().clone());
-            return;
-        }
-        let index = waiters.free.pop().unwrap_or(waiters.places.len());
-        if index == waiters.places.len() {
-            waiters.places.push(None);
-        }
-        waiters.places[index] = Some(cx.waker().clone());
-        *place = Some(Place { round: waiters.round, index });
-        self.waiting.fetch_add(1, Ordering::SeqCst);
+        lock(&self.door).waiters.enter(place, cx);
     }
 
-    /// Gives up a place, so that it does not pile up with those of other futures that were dropped.
     fn leave(&self, place: Place) {
-        let mut waiters = lock(&self.waiters);
-        if place.round == waiters.round {
-            waiters.places[place.index] = None;
-            waiters.free.push(place.index);
-            self.waiting.fetch_sub(1, Ordering::SeqCst);
-        }
+        lock(&self.door).waiters.leave(place);
     }
 
-    fn wake_waiters(&self) {
-        if self.waiting.load(Ordering::SeqCst) == 0 {
+    fn wake_waiters(&self, mut door: MutexGuard<'_, Door<C>>) {
+        if door.waiters.places.is_empty() {
             return;
         }
-        let mut woken = {
-            let mut waiters = lock(&self.waiters);
-            waiters.round += 1;
-            waiters.free.clear();
-            self.waiting.store(0, Ordering::SeqCst);
-            std::mem::take(&mut waiters.places)
-        };
+        let mut woken = door.waiters.take();
+        drop(door);
         woken.drain(..).flatten().for_each(Waker::wake);
         // The memory goes back, unless others wait already.
-        let mut waiters = lock(&self.waiters);
+        let waiters = &mut lock(&self.door).waiters;
         if waiters.places.capacity() == 0 {
             waiters.places = woken;
         }
     }
 
-    /// Ends what nobody will take from the queue.
-    pub(crate) fn refuse_queued(&self) {
-        while let Some(request) = self.queue.pop() {
-            self.end(request.ticket, Err(AppendError::Closed), request.batch.into_bytes());
-        }
-    }
-
     /// Sends a procedure to the shard. `false` if it is closed.
     pub(crate) fn call(&self, call: Call<C>) -> bool {
-        let mut calls = lock(&self.calls);
-        if self.closed.load(Ordering::Acquire) {
+        let mut door = lock(&self.door);
+        if door.closed {
             return false;
         }
-        calls.push_back(call);
-        self.has_calls.store(true, Ordering::Release);
-        drop(calls);
-        self.wake();
+        door.calls.push_back(call);
+        self.leave_mail(door);
         true
     }
 
     // The shard's side.
 
-    /// Takes the next append.
-    pub(crate) fn pop(&self) -> Option<Request> {
-        self.queue.pop()
+    /// Takes all that came: requests in place of `emptied`, and calls.
+    pub(crate) fn take(&self, emptied: &mut Arrivals) -> VecDeque<Call<C>> {
+        assert!(emptied.requests.is_empty(), "arrivals are dealt with in order");
+        // From the front again: the memory used last is in a cache.
+        emptied.requests.clear();
+        emptied.copied.clear();
+        emptied.taken = 0;
+        let mut door = lock(&self.door);
+        self.has_mail.store(false, Ordering::Relaxed);
+        door.asleep = None;
+        door.arrived_bytes = 0;
+        mem::swap(&mut door.arrivals, emptied);
+        mem::take(&mut door.calls)
     }
 
-    /// Whether something is there to be taken.
-    pub(crate) fn is_empty(&self) -> bool {
-        self.queue.is_empty() && !self.has_calls.load(Ordering::Acquire)
-    }
-
-    /// Takes all calls.
+    /// Takes the calls alone.
     pub(crate) fn take_calls(&self) -> VecDeque<Call<C>> {
-        if !self.has_calls.swap(false, Ordering::AcqRel) {
-            return VecDeque::new();
-        }
-        std::mem::take(&mut *lock(&self.calls))
+        let mut door = lock(&self.door);
+        door.asleep = None;
+        mem::take(&mut door.calls)
+    }
+
+    /// Whether something seems to be there to be taken. A look that costs nothing.
+    pub(crate) fn has_mail(&self) -> bool {
+        self.has_mail.load(Ordering::Relaxed)
+    }
+
+    /// The shard is about to sleep, unless something is there for it (`false`): a call, or appends of at least
+    /// `patience_bytes`. From now on who sends as much wakes it.
+    pub(crate) fn fall_asleep(&self, patience_bytes: u64) -> bool {
+        let mut door = lock(&self.door);
+        let enough = !door.arrivals.requests.is_empty() && door.arrived_bytes >= patience_bytes;
+        let may = !enough && door.calls.is_empty() && !door.closed;
+        door.asleep = may.then_some(patience_bytes);
+        may
     }
 
     /// Gives back admitted bytes: they are in the log's memory, or gone.
     pub(crate) fn release(&self, bytes: u64) {
         if bytes > 0 {
-            self.room.fetch_add(bytes, Ordering::SeqCst);
-            self.wake_waiters();
+            let mut door = lock(&self.door);
+            door.admitted_bytes -= bytes;
+            self.wake_waiters(door);
         }
     }
 
     /// Ends an append.
-    pub(crate) fn end(
-        &self,
-        ticket: Ticket,
-        result: Result<(Offset, Offset), AppendError>,
-        buffer: Vec<u8>,
-    ) {
-        let mut slot = lock(&self.slots[ticket.0 as usize]);
-        match std::mem::replace(&mut *slot, Slot::Free) {
-            Slot::Waiting(waker) => {
-                *slot = Slot::Ended(result, buffer);
+    pub(crate) fn end(&self, ticket: Ticket, result: Result, buffer: Vec<u8>) {
+        let mut slot = self.slot(ticket);
+        match mem::replace(&mut *slot, Answer::Free) {
+            Answer::Waiting(waker) => {
+                *slot = Answer::Ended(result, buffer);
                 drop(slot);
                 if let Some(waker) = waker {
                     waker.wake();
                 }
             }
-            Slot::Abandoned => {
+            Answer::Abandoned => {
                 drop(slot);
                 self.give_slot(ticket);
             }
-            Slot::Free | Slot::Ended(..) => unreachable!("an append ends once"),
+            Answer::Free | Answer::Ended(..) => unreachable!("an append ends once"),
         }
+    }
+
+    /// Ends what nobody will take any more.
+    pub(crate) fn refuse_all(&self) {
+        let requests = mem::take(&mut lock(&self.door).arrivals.requests);
+        for request in requests {
+            self.refuse(request, AppendError::Closed);
+        }
+    }
+
+    /// Ends a request that is not appended.
+    pub(crate) fn refuse(&self, request: Request, error: AppendError) {
+        let buffer = match request.body {
+            Body::Copied(_) => Vec::new(),
+            Body::Moved(bytes) => bytes,
+        };
+        self.end(request.ticket, Err(error), buffer);
     }
 
     /// Whether it takes nothing more.
     pub(crate) fn is_closed(&self) -> bool {
-        self.closed.load(Ordering::Acquire)
+        lock(&self.door).closed
     }
 
     /// Takes no more appends and calls; waiting clients are told.
     pub(crate) fn close(&self) {
-        let calls = {
-            let mut calls = lock(&self.calls);
-            self.closed.store(true, Ordering::SeqCst);
-            std::mem::take(&mut *calls)
-        };
+        let mut door = lock(&self.door);
+        door.closed = true;
+        door.asleep = None;
+        let calls = mem::take(&mut door.calls);
+        self.wake_waiters(door);
+        // Whoever waits for one is told by its end, which may take the lock.
         drop(calls);
-        self.wake_waiters();
-        self.wake();
+        if let Some(wake) = self.wake.get() {
+            wake.wake();
+        }
     }
 }
 
@@ -358,7 +467,8 @@ pub struct AppendFuture {
 
 enum Sending {
     Unsent(Batch),
-    Sent(Ticket),
+    /// With the batch's memory, if its bytes were copied.
+    Sent(Ticket, Vec<u8>),
     Over,
 }
 
@@ -372,24 +482,23 @@ impl AppendFuture {
         Self { inbox, log, at, state: Sending::Unsent(batch), place: None }
     }
 
-    /// Sends now or gives the batch back.
-    pub(crate) fn try_send(&mut self) -> Result<(), (AppendError, Batch)> {
-        let Sending::Unsent(batch) = std::mem::replace(&mut self.state, Sending::Over) else {
+    /// Sends now or gives the batch back. `waker` is woken when the append ends.
+    pub(crate) fn try_send(
+        &mut self,
+        waker: Option<&Waker>,
+    ) -> std::result::Result<(), (AppendError, Batch)> {
+        let Sending::Unsent(batch) = mem::replace(&mut self.state, Sending::Over) else {
             unreachable!("an append is sent once");
         };
-        match self.inbox.send(self.log, batch, self.at) {
-            Ok(ticket) => {
-                self.state = Sending::Sent(ticket);
-                Ok(())
-            }
-            Err(refusal) => Err(refusal),
-        }
+        let (ticket, buffer) = self.inbox.send(self.log, batch, self.at, waker)?;
+        self.state = Sending::Sent(ticket, buffer);
+        Ok(())
     }
 
-    fn poll_send(&mut self, cx: &Context<'_>) -> Result<bool, AppendError> {
+    fn poll_send(&mut self, cx: &Context<'_>) -> std::result::Result<(), AppendError> {
         for registered in [false, true] {
-            match self.try_send() {
-                Ok(()) => return Ok(true),
+            match self.try_send(Some(cx.waker())) {
+                Ok(()) => break,
                 Err((AppendError::Overloaded, batch)) => {
                     self.state = Sending::Unsent(batch);
                     // Memory may have come free between the refusal and the registration: try once more.
@@ -400,26 +509,29 @@ impl AppendFuture {
                 Err((error, _)) => return Err(error),
             }
         }
-        Ok(false)
+        Ok(())
     }
 }
 
 impl Future for AppendFuture {
-    type Output = Result<Appended, AppendError>;
+    type Output = std::result::Result<Appended, AppendError>;
 
     fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
         if matches!(self.state, Sending::Unsent(_)) {
-            match self.poll_send(cx) {
-                Ok(true) => {}
-                Ok(false) => return Poll::Pending,
-                Err(error) => return Poll::Ready(Err(error)),
-            }
+            // The waker went along: the append's end is told to it, or room that came free.
+            return match self.poll_send(cx) {
+                Ok(()) => Poll::Pending,
+                Err(error) => Poll::Ready(Err(error)),
+            };
         }
-        let Sending::Sent(ticket) = self.state else {
+        let Sending::Sent(ticket, _) = self.state else {
             unreachable!("a future is not polled after it was ready");
         };
-        let (result, buffer) = std::task::ready!(self.inbox.poll_ended(ticket, cx));
-        self.state = Sending::Over;
+        let (result, moved) = std::task::ready!(self.inbox.poll_ended(ticket, cx));
+        let Sending::Sent(_, copied) = mem::replace(&mut self.state, Sending::Over) else {
+            unreachable!("matched above");
+        };
+        let buffer = if copied.capacity() > 0 { copied } else { moved };
         Poll::Ready(result.map(|(base_offset, last_offset)| Appended {
             base_offset,
             last_offset,
@@ -433,7 +545,7 @@ impl Drop for AppendFuture {
         if let Some(place) = self.place.take() {
             self.inbox.leave(place);
         }
-        if let Sending::Sent(ticket) = self.state {
+        if let Sending::Sent(ticket, _) = self.state {
             self.inbox.abandon(ticket);
         }
     }

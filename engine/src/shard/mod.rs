@@ -13,7 +13,7 @@ use std::time::Duration;
 use crate::buffers::Arena;
 use crate::clock::Clock;
 use crate::command::{Completion, Op};
-use crate::error::{AppendError, Fault};
+use crate::error::Fault;
 use crate::limits::{EXECUTOR_BUDGET, PREPARERS_MAX, WRITES_IN_FLIGHT_MAX};
 use crate::local::Semaphore;
 use crate::ring::{Ring, Wait};
@@ -113,13 +113,13 @@ impl<R: Ring, C: Clock> Shard<R, C> {
 
     /// One turn. Sleeps at most as `wait` allows if there is nothing to do.
     pub(crate) fn turn(&mut self, wait: Wait) -> io::Result<()> {
-        {
+        let calls = {
             let mut state = self.cx.state.borrow_mut();
             state.time = now(&self.clock);
             state.stats.ring = self.ring.stats();
-            state.take_requests();
-        }
-        for call in self.inbox.take_calls() {
+            state.take_mail()
+        };
+        for call in calls {
             drop(self.executor.spawn(call(self.cx.clone())));
         }
         self.executor.fire_timers(self.cx.state.borrow().time.ns);
@@ -134,11 +134,10 @@ impl<R: Ring, C: Clock> Shard<R, C> {
         Ok(())
     }
 
-    /// Whether a turn would find nothing to do but to wait for the disk, a timer or a request.
+    /// Whether a turn would find nothing to do but to wait for the disk, a timer or a message.
     fn is_idle(&self) -> bool {
         let state = self.cx.state.borrow();
-        self.inbox.is_empty()
-            && !self.executor.has_ready()
+        !self.executor.has_ready()
             && state.errands.is_empty()
             && (state.ops.is_empty() && !self.cx.disk.has_queued() || self.is_full())
     }
@@ -154,11 +153,15 @@ impl<R: Ring, C: Clock> Shard<R, C> {
         if !self.spin.is_zero() {
             let start = self.clock.monotonic_ns();
             while self.clock.monotonic_ns() - start < self.spin.as_nanos() as u64 {
-                if !self.inbox.is_empty() {
+                if self.inbox.has_mail() {
                     return Wait::No;
                 }
                 std::hint::spin_loop();
             }
+        }
+        let patience_bytes = self.cx.state.borrow().patience_bytes();
+        if !self.inbox.fall_asleep(patience_bytes) {
+            return Wait::No;
         }
         let now = self.cx.state.borrow().time.ns;
         let timer = self
@@ -281,6 +284,6 @@ fn now(clock: &impl Clock) -> state::Time {
 
 /// Ends what a closed shard can not do any more.
 pub(crate) fn refuse_all(state: &mut State) {
-    state.refuse_deferred(AppendError::Closed);
-    state.inbox.refuse_queued();
+    state.refuse_arrivals();
+    state.inbox.refuse_all();
 }

@@ -12,18 +12,19 @@ use crate::command::{FileHandle, Op};
 use crate::error::{AppendError, Fault};
 use crate::journal::{Journal, LogId};
 use crate::limits::{
-    COALESCED_BYTES_MAX, GROUP_ENTRIES_MAX, PRESSURE_INTERVAL_NS, RECOVERY_STRIDE_BYTES,
-    SEGMENT_IN_FLIGHT_BYTES_MAX, WRITES_IN_FLIGHT_MAX,
+    COALESCED_BYTES_MAX, GROUP_ENTRIES_MAX, PATIENCE_BYTES_MAX, PRESSURE_INTERVAL_NS,
+    RECOVERY_STRIDE_BYTES, SEGMENT_IN_FLIGHT_BYTES_MAX, WRITES_IN_FLIGHT_MAX,
 };
 use crate::log::plan::{Bounds, Step};
 use crate::log::{Access, Append, Ended, Log, Shape};
 use crate::segment::Segment;
 use crate::stats::ShardStats;
 use crate::types::{Durability, FlushPolicy, Offset, Pos, Prepare};
+use crate::window::NoMemory;
 
 use super::Context;
 use super::groups::{Chosen, Forced};
-use super::inbox::{Inbox, Request};
+use super::inbox::{Arrivals, Body, Call, Inbox, Request};
 use super::writes::{InFlight, Writes};
 use crate::local::Notify;
 
@@ -85,6 +86,10 @@ pub(crate) struct State {
     /// Logs that wait for a place in a journal group.
     pub(super) gathering: VecDeque<LogId>,
     pub(super) gathered_bytes: u64,
+    /// Bytes that the newest group claimed.
+    pub(super) group_bytes: u64,
+    /// Bytes that clients had under way to the journal at once, of late.
+    pub(super) crowd_bytes: u64,
     pub(crate) journal: Journal,
     pub(crate) journal_file: FileHandle,
     pub(super) group: Vec<Chosen>,
@@ -95,8 +100,8 @@ pub(crate) struct State {
     pub(crate) writes: Writes,
     pub(crate) ops: VecDeque<(u64, Op)>,
     pub(crate) inbox: Arc<Inbox<Context>>,
-    /// An append for which there was no memory.
-    deferred: Option<Request>,
+    /// What came, and is not in memory yet: for want of it, if anything is left here between turns.
+    arrivals: Arrivals,
     released_bytes: u64,
     /// No checkpoint for want of memory before this time.
     pressure_ns: u64,
@@ -104,6 +109,8 @@ pub(crate) struct State {
     pub(super) aging: bool,
     pub(crate) errands: VecDeque<Errand>,
     pub(crate) checkpointing: bool,
+    /// Whether some log had a policy under which appends are written at once.
+    pub(crate) writes_plain: bool,
     /// Segment files of tails that are open.
     pub(crate) files_open: usize,
     /// Signalled when a write, a group or a flush ended: procedures look again.
@@ -137,6 +144,8 @@ impl State {
             work: VecDeque::with_capacity(1024),
             gathering: VecDeque::with_capacity(1024),
             gathered_bytes: 0,
+            group_bytes: 0,
+            crowd_bytes: 0,
             journal: parts.journal,
             journal_file: parts.journal_file,
             group: Vec::with_capacity(GROUP_ENTRIES_MAX),
@@ -147,12 +156,13 @@ impl State {
             writes: Writes::new(),
             ops: VecDeque::with_capacity(WRITES_IN_FLIGHT_MAX),
             inbox: parts.inbox,
-            deferred: None,
+            arrivals: Arrivals::with_room(),
             released_bytes: 0,
             pressure_ns: 0,
             aging: false,
             errands: VecDeque::new(),
             checkpointing: false,
+            writes_plain: false,
             files_open: 0,
             progress: Rc::new(Notify::new()),
             time: Time::default(),
@@ -184,27 +194,36 @@ impl State {
             && !self.logs.iter().flatten().any(|log| log.tail.iter().any(|s| s.preparing));
         if stuck {
             // Every byte of memory is a tail that waits for more bytes: nothing will free any.
-            self.refuse_deferred(AppendError::Overloaded);
+            self.refuse_first(AppendError::Overloaded);
         }
     }
 
-    /// Takes appends from the inbox into memory, until it is empty or memory is short.
-    pub(crate) fn take_requests(&mut self) {
-        for _ in 0..crate::limits::REQUESTS_MAX {
-            let Some(request) = self.deferred.take().or_else(|| self.inbox.pop()) else { break };
-            if let Err(request) = self.admit(request) {
-                self.deferred = Some(request);
+    /// Takes what came from other threads: appends into memory, as far as there is some. Returns the calls.
+    pub(crate) fn take_mail(&mut self) -> VecDeque<Call<Context>> {
+        let calls = if self.arrivals.requests.is_empty() {
+            self.inbox.take(&mut self.arrivals)
+        } else {
+            self.inbox.take_calls()
+        };
+        let mut arrivals = std::mem::take(&mut self.arrivals);
+        while let Some(request) = arrivals.requests.pop_front() {
+            let copied = request.copied();
+            if let Err(request) = self.admit(request, &arrivals) {
+                arrivals.requests.push_front(request);
                 self.stats.memory_waits += 1;
                 self.errand(Errand::Checkpoint);
                 break;
             }
+            arrivals.taken += copied;
         }
+        self.arrivals = arrivals;
         self.inbox.release(std::mem::take(&mut self.released_bytes));
         let short = self.arena.free_bytes() < self.arena.bytes() / 4;
         if short && !self.checkpointing && self.time.ns > self.pressure_ns {
             self.pressure_ns = self.time.ns + PRESSURE_INTERVAL_NS;
             self.errand(Errand::Checkpoint);
         }
+        calls
     }
 
     /// No procedure watches the age of groups any more.
@@ -212,29 +231,57 @@ impl State {
         self.aging = false;
     }
 
-    /// Whether an append waits for memory.
-    pub(crate) fn is_short_of_memory(&self) -> bool {
-        self.deferred.is_some()
+    /// Bytes that must come before it is worth while to look at them: while a journal group is in flight, what makes
+    /// another one. Not if some log's appends are written at once.
+    pub(crate) fn patience_bytes(&self) -> u64 {
+        if self.is_short_of_memory() {
+            return u64::MAX;
+        }
+        if self.journal.in_flight() == 0 || self.writes_plain {
+            return 0;
+        }
+        self.next_group_bytes().saturating_sub(self.gathered_bytes).min(PATIENCE_BYTES_MAX)
     }
 
-    /// Ends the append that waits for memory: nothing can free any.
-    pub(crate) fn refuse_deferred(&mut self, error: AppendError) {
-        if let Some(request) = self.deferred.take() {
-            self.released_bytes += request.batch.as_bytes().len() as u64;
-            self.inbox.end(request.ticket, Err(error), request.batch.into_bytes());
+    /// Whether appends wait for memory.
+    pub(crate) fn is_short_of_memory(&self) -> bool {
+        !self.arrivals.requests.is_empty()
+    }
+
+    /// Ends the first append that waits for memory: nothing can free any.
+    pub(crate) fn refuse_first(&mut self, error: AppendError) {
+        if let Some(request) = self.arrivals.requests.pop_front() {
+            self.refuse(request, error);
         }
     }
 
-    fn admit(&mut self, request: Request) -> Result<(), Request> {
-        let Request { log: id, batch, ticket, at } = request;
-        let bytes = batch.as_bytes().len() as u64;
-        let header = *batch.header();
-        let append = Append { bytes: batch.into_bytes(), header, ticket, at };
+    /// Ends all that wait for memory: the shard closes.
+    pub(crate) fn refuse_arrivals(&mut self) {
+        while self.is_short_of_memory() {
+            self.refuse_first(AppendError::Closed);
+        }
+    }
+
+    /// Puts an append into its log's memory, or ends it. It comes back if there is no memory.
+    fn admit(&mut self, request: Request, arrivals: &Arrivals) -> Result<(), Request> {
+        let id = request.log;
+        let bytes = request.bytes();
         let closed = self.closing;
         let time = self.time;
         let Some(log) = self.logs.get_mut(id.0 as usize).and_then(Option::as_deref_mut) else {
-            self.refuse(append, AppendError::Closed);
+            self.refuse(request, AppendError::Closed);
             return Ok(());
+        };
+        let append = Append {
+            bytes: match &request.body {
+                Body::Copied(bytes) => &arrivals.copied[arrivals.taken..][..*bytes],
+                Body::Moved(bytes) => bytes,
+            },
+            records: request.records,
+            crc: request.crc,
+            max_timestamp: request.max_timestamp,
+            ticket: request.ticket,
+            at: request.at,
         };
         // A padded durable tail is rewritten only under an image in the journal, whatever the policy.
         let journals = log.policy == FlushPolicy::Group || log.active().is_exposed();
@@ -245,7 +292,7 @@ impl State {
             fenced.map(AppendError::Fenced).or_else(|| log.check(&append).err())
         };
         if let Some(error) = refusal {
-            self.refuse(append, error);
+            self.refuse(request, error);
             return Ok(());
         }
         if log.must_roll(&append, time.wall_ms) {
@@ -256,11 +303,12 @@ impl State {
             log.active().first_bytes = super::prepare::first_bytes(filled, time.wall_ms - since);
             self.errands.push_back(Errand::Seal(id, rolled));
         }
-        if let Err((_, append)) = log.append(&self.arena, append, time.wall_ms) {
-            let batch = crate::batch::Batch::from_parts(append.bytes, append.header);
-            return Err(Request { log: id, batch, ticket, at });
+        if let Err(NoMemory) = log.append(&self.arena, &append, time.wall_ms) {
+            return Err(request);
         }
-        let records = header.last_offset_delta as u64 + 1;
+        if let Body::Moved(buffer) = request.body {
+            log.keep_buffer(buffer);
+        }
         log.used_ns = time.ns;
         if let FlushPolicy::Interval { bytes, messages, .. } = log.policy {
             if log.unflushed.since_ns.is_none() {
@@ -273,7 +321,7 @@ impl State {
             }
         }
         self.stats.batches += 1;
-        self.stats.records += records;
+        self.stats.records += u64::from(request.records);
         self.stats.batch_bytes += bytes;
         self.released_bytes += bytes;
         self.gathered_bytes += if log.gathering { bytes } else { 0 };
@@ -281,9 +329,9 @@ impl State {
         Ok(())
     }
 
-    fn refuse(&mut self, append: Append, error: AppendError) {
-        self.released_bytes += append.bytes.len() as u64;
-        self.inbox.end(append.ticket, Err(error), append.bytes);
+    fn refuse(&mut self, request: Request, error: AppendError) {
+        self.released_bytes += request.bytes();
+        self.inbox.refuse(request, error);
     }
 
     /// The log may have a next step.
@@ -502,7 +550,7 @@ impl Drop for State {
     /// A shard that failed leaves appends behind: nobody may wait for them for ever.
     fn drop(&mut self) {
         let fault = Fault { operation: "the shard", errno: libc::EIO };
-        self.refuse_deferred(AppendError::Closed);
+        self.refuse_arrivals();
         let inbox = &self.inbox;
         for log in self.logs.iter_mut().flatten() {
             log.fence(fault, |ended| tell(inbox, ended));

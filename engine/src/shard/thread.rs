@@ -70,7 +70,7 @@ struct Closing(Arc<Inbox<Context>>);
 impl Drop for Closing {
     fn drop(&mut self) {
         self.0.close();
-        self.0.refuse_queued();
+        self.0.refuse_all();
     }
 }
 

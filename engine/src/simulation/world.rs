@@ -406,7 +406,7 @@ impl<P: Place> World<P> {
             None => log.try_append(batch),
             Some((offset, epoch)) => {
                 let mut future = log.append_at(Offset::new(offset), epoch, batch);
-                match future.try_send() {
+                match future.try_send(None) {
                     Ok(()) => Ok(future),
                     Err((error, batch)) => Err(crate::handle::Rejected { batch, error }),
                 }

@@ -73,7 +73,7 @@ fn a_cut_stream_under_a_right_checksum_is_an_error() {
     for codec in [Codec::Gzip, Codec::Snappy, Codec::Lz4, Codec::Zstd] {
         let good = recoded(&batch, codec);
         for len in HEADER_BYTES..good.len() {
-            let header = BatchHeader { attributes: Attributes::new(codec), ..*batch.header() };
+            let header = BatchHeader { attributes: Attributes::new(codec), ..batch.header() };
             let cut = craft(header, &good[HEADER_BYTES..len]);
             assert!(offsets_and_values(&cut).is_err(), "{codec:?}, {len} bytes");
         }
@@ -85,7 +85,7 @@ fn a_decompression_bomb_is_refused() {
     let max = 1024 * 1024;
     let limits = Limits { decompressed_bytes: max, ..Limits::default() };
     let zeros = vec![0; 8 * max];
-    let header = *sample(Compression::None).header();
+    let header = sample(Compression::None).header();
     let framed = |compression| {
         let mut bytes = zeros.clone();
         codec::compress(compression, &mut bytes, 0).unwrap();
@@ -120,7 +120,7 @@ fn a_decompression_bomb_is_refused() {
 
 #[test]
 fn an_announced_size_is_not_believed() {
-    let header = *sample(Compression::None).header();
+    let header = sample(Compression::None).header();
     // Snappy that announces 255 MiB, within the default bound, in ten bytes.
     let snappy = [0x80, 0x80, 0xc0, 0x7f, 0, 0, 0, 0, 0, 0];
     let bytes =
@@ -169,7 +169,7 @@ proptest! {
             attributes: Attributes::from_bits(bits),
             record_count,
             last_offset_delta,
-            ..*sample(Compression::None).header()
+            ..sample(Compression::None).header()
         };
         let limits = Limits { decompressed_bytes: 64 * 1024, ..Limits::default() };
         read_all(&craft(header, &section), &limits);
