@@ -1,6 +1,7 @@
 //! The engine as clients see it: batches sent through [`LogHandle`] futures, memory taken back with each ack.
 
 use anyhow::Result;
+use ringmain::batch::Batch;
 use ringmain::error::AppendError;
 use ringmain::{AppendFuture, Appended, LogHandle};
 
@@ -23,6 +24,8 @@ pub struct Appends<'a> {
 struct Desk<'a> {
     /// The last batch's memory.
     buffer: Vec<u8>,
+    /// The next large batch, made while the one before was under way.
+    ready: Option<Batch>,
     cursor: Cursor<'a>,
     /// The partition of the next batch.
     next: usize,
@@ -41,6 +44,7 @@ impl<'a> Appends<'a> {
     ) -> Result<Self> {
         let desk = |client: u32| Desk {
             buffer: Vec::with_capacity(batch_bytes),
+            ready: None,
             cursor: payload.cursor(client as usize),
             next: client as usize % logs.len(),
         };
@@ -59,12 +63,24 @@ impl Target for Appends<'_> {
         let desk = &mut self.desks[client as usize];
         let log = &self.logs[desk.next];
         desk.next = (desk.next + step) % self.logs.len();
-        let buffer = std::mem::take(&mut desk.buffer);
-        let batch = match &mut self.shelf {
-            Some(shelf) => shelf.take(buffer),
-            None => fill(buffer, self.batch_bytes, client, &mut desk.cursor),
-        };
-        log.append(batch.expect("sizes of the plan fit"))
+        let batch = desk.ready.take().unwrap_or_else(|| {
+            let buffer = std::mem::take(&mut desk.buffer);
+            match &mut self.shelf {
+                Some(shelf) => shelf.take(buffer),
+                None => fill(buffer, self.batch_bytes, client, &mut desk.cursor)
+                    .expect("sizes of the plan fit"),
+            }
+        });
+        log.append(batch)
+    }
+
+    /// The raw arms make nothing ready between two requests; a large batch's copy would stand in for the engine's
+    /// own time. Small ones are built when they are sent, by the floor's clients too.
+    fn prepare(&mut self, client: u32) {
+        let desk = &mut self.desks[client as usize];
+        if let Some(shelf) = &mut self.shelf {
+            desk.ready = Some(shelf.take(std::mem::take(&mut desk.buffer)));
+        }
     }
 
     fn acked(&mut self, client: u32, output: Result<Appended, AppendError>) -> Result<Acked> {

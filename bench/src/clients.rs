@@ -26,6 +26,12 @@ pub trait Target {
     /// Starts the next request of `client`.
     fn append(&mut self, client: u32) -> Self::Fut;
 
+    /// Called once a request of `client` is on its way: what the next one needs can be made ready meanwhile, as a
+    /// producer does that builds a batch while the one before is under way.
+    fn prepare(&mut self, client: u32) {
+        let _ = client;
+    }
+
     /// Takes what a request of `client` came to.
     ///
     /// # Errors
@@ -179,7 +185,7 @@ impl<F: Future> Crew<F> {
         client: u32,
     ) -> Result<()> {
         // Twice: the request that is done, and the first look of the next one, which leaves its waker.
-        for _ in 0..2 {
+        for started in [false, true] {
             let slot = &mut self.slots[client as usize];
             let Some(future) = slot.future.as_mut() else { return Ok(()) };
             // SAFETY: the slice is boxed and never moves, a future is only replaced by `None` after it is
@@ -187,6 +193,9 @@ impl<F: Future> Crew<F> {
             let future = unsafe { Pin::new_unchecked(future) };
             let waker = board.waker(client);
             let Poll::Ready(output) = future.poll(&mut Context::from_waker(waker)) else {
+                if started {
+                    target.prepare(client);
+                }
                 return Ok(());
             };
             slot.future = None;

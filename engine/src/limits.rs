@@ -53,8 +53,12 @@ pub const GATHERED_BYTES_MAX: u64 = 256 * 1024;
 /// memory when the group ends, and each piece is worth the wake-up.
 pub const PATIENCE_BYTES_MAX: u64 = 16 * 1024;
 
-/// Bytes of one partition from which a second durable write goes out while one is in flight.
-pub const DIRECT_GATHER_BYTES: u64 = 256 * 1024;
+/// Bytes of one partition from which a second durable write goes out while one is in flight, however much that is.
+pub const DIRECT_GATHER_BYTES: u64 = 512 * 1024;
+
+/// Bytes from which a group of a partition that no other waits with goes straight to its segment: in the journal
+/// its bytes would be written twice, and nobody would share its flush.
+pub const DIRECT_ALONE_BYTES: u64 = 128 * 1024;
 
 /// Journaled bytes of one partition from which they are written back without waiting for a checkpoint.
 pub const WRITE_BACK_BYTES: u64 = 512 * 1024;

@@ -80,6 +80,15 @@ impl Batch {
         Self { bytes, records: record_count as u32, crc, max_timestamp }
     }
 
+    /// A copy of the batch in the memory of `memory`, whose content is dropped: for those who send one batch to
+    /// several logs, without a new check and without an allocation.
+    #[must_use]
+    pub fn copy_in(&self, mut memory: Vec<u8>) -> Self {
+        memory.clear();
+        memory.extend_from_slice(&self.bytes);
+        Self { bytes: memory, ..*self }
+    }
+
     /// The encoded batch.
     #[must_use]
     pub fn as_bytes(&self) -> &[u8] {

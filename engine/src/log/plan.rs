@@ -83,9 +83,10 @@ impl Log {
             if segment.write_issued() < journaled {
                 return Step::Write { segment: base, end: journaled, durable: false };
             }
-            // A second group goes out behind the first only once it is worth a flush.
-            let idle = segment.durable.unfinished() == 0;
-            if idle || whole.since(segment.claimed()) >= DIRECT_GATHER_BYTES {
+            // A second group goes out behind the first only once it has as many bytes: two halves, one in flight and one
+            // gathering, keep the device busy with the fewest flushes.
+            let in_flight = segment.claimed().since(segment.durable.done());
+            if whole.since(segment.claimed()) >= in_flight.min(DIRECT_GATHER_BYTES) {
                 return Step::Write { segment: base, end: whole, durable: true };
             }
             return Step::Wait;

@@ -12,8 +12,8 @@ use crate::command::{FileHandle, Op};
 use crate::error::{AppendError, Fault};
 use crate::journal::{Journal, LogId};
 use crate::limits::{
-    COALESCED_BYTES_MAX, GROUP_ENTRIES_MAX, PATIENCE_BYTES_MAX, PRESSURE_INTERVAL_NS,
-    RECOVERY_STRIDE_BYTES, SEGMENT_IN_FLIGHT_BYTES_MAX, WRITES_IN_FLIGHT_MAX,
+    COALESCED_BYTES_MAX, DIRECT_ALONE_BYTES, GROUP_ENTRIES_MAX, PATIENCE_BYTES_MAX,
+    PRESSURE_INTERVAL_NS, RECOVERY_STRIDE_BYTES, SEGMENT_IN_FLIGHT_BYTES_MAX, WRITES_IN_FLIGHT_MAX,
 };
 use crate::log::plan::{Bounds, Step};
 use crate::log::{Access, Append, Ended, Log, Shape};
@@ -367,7 +367,10 @@ impl State {
     /// Carries out the log's steps until it has to wait.
     fn carry_out(&mut self, id: LogId) {
         loop {
-            let bounds = self.settings.bounds;
+            let mut bounds = self.settings.bounds;
+            if self.gathering.iter().all(|waiting| *waiting == id) {
+                bounds.direct_bytes = bounds.direct_bytes.min(DIRECT_ALONE_BYTES);
+            }
             let Some(log) = self.log(id) else { return };
             match log.step(bounds) {
                 Step::Write { segment, end, durable } => {
