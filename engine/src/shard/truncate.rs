@@ -179,6 +179,8 @@ async fn replace(
         segment.window.reserve(&arena, bytes).map_err(|_| no_memory())?;
         segment.window.append(&tail[..bytes]);
     }
+    // Reads and checkpoints may have begun meanwhile: nothing runs between this look and the exchange.
+    quiesce(cx, id).await?;
     let (later, closing) = {
         let mut state = cx.state.borrow_mut();
         let inbox = state.inbox.clone();
