@@ -1,9 +1,11 @@
 //! Makes segment files and readies their space ahead of the bytes, so that an append is a pure overwrite and a
 //! full disk is found before anything is acknowledged.
 
+use std::path::PathBuf;
+
 use crate::buffers::CHUNK_BYTES_MAX;
 use crate::command::{Disk, FileHandle, Op, OpenMode};
-use crate::error::{AppendError, Fault};
+use crate::error::{AppendError, ControlError, Fault};
 use crate::files::sync_directory;
 use crate::format::names;
 use crate::journal::LogId;
@@ -15,6 +17,7 @@ use crate::segment::Segment;
 use crate::types::{Offset, Pos, Prepare};
 
 use super::Context;
+use super::flush::until;
 use super::idle::make_room;
 use super::state::tell;
 use crate::local::join_bounded;
@@ -39,7 +42,7 @@ pub(crate) fn first_bytes(bytes: u64, ms: i64) -> u64 {
 
 /// What is to be readied next.
 enum Job {
-    Open(std::path::PathBuf),
+    Open(PathBuf),
     Extend { file: FileHandle, from: Pos, to: Pos },
     Nothing,
 }
@@ -49,7 +52,12 @@ pub(crate) async fn prepare(cx: Context, id: LogId, base: Offset) {
     loop {
         let result = match next_job(&cx, id, base) {
             Job::Nothing => break,
-            Job::Open(path) => open(&cx, id, base, path).await,
+            Job::Open(path) => {
+                if follow(&cx, id, base).await.is_err() {
+                    break;
+                }
+                open(&cx, id, base, path).await
+            }
             Job::Extend { file, from, to } => extend(&cx, id, base, file, (from, to)).await,
         };
         if let Err(fault) = result {
@@ -124,12 +132,17 @@ fn next_job(cx: &Context, id: LogId, base: Offset) -> Job {
     Job::Extend { file, from, to: Pos::new(to).ceil(shape.block) }
 }
 
-async fn open(
-    cx: &Context,
-    id: LogId,
-    base: Offset,
-    path: std::path::PathBuf,
-) -> Result<(), Fault> {
+/// Waits until the files of all segments before this one are there for good: a crash must not leave a segment, and
+/// take the one in front of it.
+async fn follow(cx: &Context, id: LogId, base: Offset) -> Result<(), ControlError> {
+    until(cx, id, |state| {
+        let Some(log) = state.log(id) else { return true };
+        log.tail.iter().take_while(|segment| segment.base() < base).all(|s| s.entry_durable)
+    })
+    .await
+}
+
+async fn open(cx: &Context, id: LogId, base: Offset, path: PathBuf) -> Result<(), Fault> {
     make_room(cx).await;
     let direct = cx.state.borrow().settings.direct;
     let mode = OpenMode { create: true, direct, ..OpenMode::default() };

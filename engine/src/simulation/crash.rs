@@ -32,7 +32,8 @@ fn acked_survives_a_crash_at_every_step() {
 
 #[test]
 fn acked_survives_a_crash_at_every_flush_of_long_workloads() {
-    for_seeds(100..112, |seed| {
+    // The last three: files closed under a reader, and a segment whose predecessor's entry is not durable.
+    for_seeds((100..112).chain([176, 268, 654]), |seed| {
         let (disk, setup, oracle) = start(seed);
         let mut work = Workload::new(seed, ALL);
         for generation in 0..3 {
