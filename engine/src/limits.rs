@@ -50,6 +50,9 @@ pub const DIRECT_GATHER_BYTES: u64 = 256 * 1024;
 /// Journaled bytes of one partition from which they are written back without waiting for a checkpoint.
 pub const WRITE_BACK_BYTES: u64 = 512 * 1024;
 
+/// Memory of a shard beside its arena, for writes that free memory: two journal groups in flight, and padded tails.
+pub const RESERVE_BYTES: usize = 3 * crate::buffers::CHUNK_BYTES_MAX;
+
 /// Largest copy that joins small chunks into one write.
 pub const COALESCED_BYTES_MAX: usize = 128 * 1024;
 

@@ -150,6 +150,8 @@ pub(crate) struct Log {
     pub(crate) writes_in_flight: u32,
     /// Whether a flush procedure is running.
     pub(crate) flushing: bool,
+    /// Whether a segment's preparation waits for space on the disk, or for files to be closed.
+    pub(crate) stalled: bool,
     /// Rolled segments that a procedure is finishing.
     pub(crate) sealing: u32,
     /// When it was last appended to, in monotonic nanoseconds.
@@ -207,6 +209,7 @@ impl Log {
             gathering: false,
             writes_in_flight: 0,
             flushing: false,
+            stalled: false,
             sealing: 0,
             used_ns: 0,
             readers: 0,

@@ -5,7 +5,7 @@ use crate::command::Op;
 use crate::error::Fault;
 use crate::journal::group::{ENTRY_BYTES, Entry, EntryKind, GroupWriter, HEADER_BYTES};
 use crate::journal::{GROUPS_IN_FLIGHT_MAX, LogId, Reference};
-use crate::limits::{GROUP_ENTRIES_MAX, SECOND_GROUP_BYTES};
+use crate::limits::{GROUP_ENTRIES_MAX, RESERVE_BYTES, SECOND_GROUP_BYTES};
 use crate::log::plan::Step;
 use crate::types::{Durability, FlushPolicy, Incarnation, Offset, Pos};
 
@@ -14,6 +14,8 @@ use super::writes::Token;
 
 /// A group holds at least this much, in bytes, however short memory is: a block that is carried, and more.
 const GROUP_LIMIT_MIN: usize = 16 * 1024;
+
+const _: () = assert!(RESERVE_BYTES >= (GROUPS_IN_FLIGHT_MAX + 1) * CHUNK_BYTES_MAX);
 
 /// An entry that a procedure wants in the journal.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -80,7 +82,7 @@ impl State {
     /// waits holds the memory, and would wait for ever for a larger chunk.
     fn group_limit(&self) -> usize {
         let mut limit = CHUNK_BYTES_MAX;
-        while limit > GROUP_LIMIT_MIN && self.arena.chunk(limit).is_none() {
+        while limit > GROUP_LIMIT_MIN && self.chunk(limit).is_none() {
             limit /= 2;
         }
         limit
@@ -179,7 +181,7 @@ impl State {
     fn send_group(&mut self, bytes: u64, forced: Option<u64>) -> bool {
         let total = bytes.next_multiple_of(self.settings.shape.block);
         let room = self.journal.room(total, forced.is_some());
-        let chunk = room.and_then(|_| self.arena.chunk(total as usize));
+        let chunk = room.and_then(|_| self.chunk(total as usize));
         let group = std::mem::take(&mut self.group);
         let (Some(at), Some(chunk)) = (room, chunk) else {
             self.put_back(group, forced);

@@ -282,9 +282,14 @@ impl<C> Inbox<C> {
         self.queue.pop()
     }
 
-    /// Whether something is there to be taken.
-    pub(crate) fn is_empty(&self) -> bool {
-        self.queue.is_empty() && !self.has_calls.load(Ordering::Acquire)
+    /// Whether an append is there to be taken.
+    pub(crate) fn has_appends(&self) -> bool {
+        !self.queue.is_empty()
+    }
+
+    /// Whether a call is there to be taken.
+    pub(crate) fn has_calls(&self) -> bool {
+        self.has_calls.load(Ordering::Acquire)
     }
 
     /// Takes all calls.

@@ -137,10 +137,17 @@ impl<R: Ring, C: Clock> Shard<R, C> {
     /// Whether a turn would find nothing to do but to wait for the disk, a timer or a request.
     fn is_idle(&self) -> bool {
         let state = self.cx.state.borrow();
-        self.inbox.is_empty()
+        !self.has_arrivals(&state)
             && !self.executor.has_ready()
             && state.errands.is_empty()
             && (state.ops.is_empty() && !self.cx.disk.has_queued() || self.is_full())
+    }
+
+    /// Whether a turn would find appends that it can take, or calls.
+    fn has_arrivals(&self, state: &State) -> bool {
+        // Behind an append that waits for memory nothing is taken.
+        let appends = self.inbox.has_appends() && !state.is_starved();
+        appends || state.can_admit_deferred() || self.inbox.has_calls()
     }
 
     fn is_full(&self) -> bool {
@@ -154,7 +161,7 @@ impl<R: Ring, C: Clock> Shard<R, C> {
         if !self.spin.is_zero() {
             let start = self.clock.monotonic_ns();
             while self.clock.monotonic_ns() - start < self.spin.as_nanos() as u64 {
-                if !self.inbox.is_empty() {
+                if self.has_arrivals(&self.cx.state.borrow()) {
                     return Wait::No;
                 }
                 std::hint::spin_loop();

@@ -92,15 +92,18 @@ pub(crate) async fn prepare(cx: Context, id: LogId, base: Offset) {
 /// there are too many open files, appends only wait.
 async fn wait_for_space(cx: &Context, id: LogId, fault: Fault) {
     let inbox = cx.state.borrow().inbox.clone();
-    if let Some(log) = cx.state.borrow_mut().log(id)
-        && matches!(log.access, Access::Open | Access::Full)
-        && fault.is_full()
-    {
-        log.access = Access::Full;
-        log.take_back(&AppendError::DiskFull, |ended| tell(&inbox, ended));
+    if let Some(log) = cx.state.borrow_mut().log(id) {
+        log.stalled = true;
+        if matches!(log.access, Access::Open | Access::Full) && fault.is_full() {
+            log.access = Access::Full;
+            log.take_back(&AppendError::DiskFull, |ended| tell(&inbox, ended));
+        }
     }
     let now = cx.state.borrow().time.ns;
     cx.tasks.sleep_until(now + FULL_RETRY_NS).await;
+    if let Some(log) = cx.state.borrow_mut().log(id) {
+        log.stalled = false;
+    }
 }
 
 fn next_job(cx: &Context, id: LogId, base: Offset) -> Job {

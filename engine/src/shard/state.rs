@@ -7,13 +7,13 @@ use std::path::PathBuf;
 use std::rc::Rc;
 use std::sync::Arc;
 
-use crate::buffers::{Arena, CHUNK_BYTES_MAX, Slice};
+use crate::buffers::{Arena, CHUNK_BYTES_MAX, Chunk, Slice};
 use crate::command::{FileHandle, Op};
 use crate::error::{AppendError, Fault};
 use crate::journal::{Journal, LogId};
 use crate::limits::{
     COALESCED_BYTES_MAX, GROUP_ENTRIES_MAX, PRESSURE_INTERVAL_NS, RECOVERY_STRIDE_BYTES,
-    SEGMENT_IN_FLIGHT_BYTES_MAX, WRITES_IN_FLIGHT_MAX,
+    RESERVE_BYTES, SEGMENT_IN_FLIGHT_BYTES_MAX, WRITES_IN_FLIGHT_MAX,
 };
 use crate::log::plan::{Bounds, Step};
 use crate::log::{Access, Append, Ended, Log, Shape};
@@ -77,6 +77,8 @@ pub(crate) struct State {
     pub(crate) dir: PathBuf,
     pub(crate) settings: Settings,
     pub(crate) arena: Arena,
+    /// Memory for what frees memory: journal groups and padded tails, while appends hold all of the arena.
+    reserve: Arena,
     /// Zeros, as many as a chunk holds.
     pub(crate) zeros: Slice,
     pub(crate) logs: Vec<Option<Box<Log>>>,
@@ -97,6 +99,8 @@ pub(crate) struct State {
     pub(crate) inbox: Arc<Inbox<Context>>,
     /// An append for which there was no memory.
     deferred: Option<Request>,
+    /// How much was free when it was tried last: with more it is tried again.
+    starved_free: usize,
     released_bytes: u64,
     /// No checkpoint for want of memory before this time.
     pressure_ns: u64,
@@ -132,6 +136,7 @@ impl State {
             dir: parts.dir,
             settings: parts.settings,
             arena: parts.arena,
+            reserve: Arena::new(RESERVE_BYTES),
             zeros,
             logs: Vec::new(),
             work: VecDeque::with_capacity(1024),
@@ -148,6 +153,7 @@ impl State {
             ops: VecDeque::with_capacity(WRITES_IN_FLIGHT_MAX),
             inbox: parts.inbox,
             deferred: None,
+            starved_free: 0,
             released_bytes: 0,
             pressure_ns: 0,
             aging: false,
@@ -178,14 +184,34 @@ impl State {
         if freed && self.journal.needed_bytes() > self.journal.ring_bytes() / 2 {
             self.errand(Errand::Checkpoint);
         }
-        let stuck = !freed
-            && self.writes.in_flight() == 0
-            && self.journal.in_flight() == 0
-            && !self.logs.iter().flatten().any(|log| log.tail.iter().any(|s| s.preparing));
-        if stuck {
+        if self.deferred.is_none() {
+            return;
+        }
+        let more = self.arena.free_bytes() > self.starved_free;
+        if freed && !more {
+            // The groups that are gone held no memory; what can be written back now may.
+            self.errand(Errand::Checkpoint);
+        } else if !more && !self.is_anything_under_way() {
             // Every byte of memory is a tail that waits for more bytes: nothing will free any.
             self.refuse_deferred(AppendError::Overloaded);
         }
+    }
+
+    /// Whether anything is on its way whose end may free memory, and gives the shard a turn.
+    fn is_anything_under_way(&self) -> bool {
+        let gathers = !self.gathering.is_empty()
+            && self.journal.fault().is_none()
+            && self.journal.room(CHUNK_BYTES_MAX as u64, false).is_some();
+        let moves = |log: &Log| {
+            !log.stalled
+                && matches!(log.access, Access::Open | Access::Cutting)
+                && (log.flushing || log.sealing > 0 || log.tail.iter().any(|s| s.preparing))
+        };
+        gathers
+            || !self.work.is_empty()
+            || self.writes.in_flight() > 0
+            || self.journal.in_flight() > 0
+            || self.logs.iter().flatten().any(|log| moves(log))
     }
 
     /// Takes appends from the inbox into memory, until it is empty or memory is short.
@@ -194,6 +220,7 @@ impl State {
             let Some(request) = self.deferred.take().or_else(|| self.inbox.pop()) else { break };
             if let Err(request) = self.admit(request) {
                 self.deferred = Some(request);
+                self.starved_free = self.arena.free_bytes();
                 self.stats.memory_waits += 1;
                 self.errand(Errand::Checkpoint);
                 break;
@@ -217,12 +244,29 @@ impl State {
         self.deferred.is_some()
     }
 
+    /// Whether an append waits for memory and none came free since it was tried: appends behind it wait too.
+    pub(crate) fn is_starved(&self) -> bool {
+        self.deferred.is_some() && self.arena.free_bytes() <= self.starved_free
+    }
+
+    /// Whether an append that waited for memory can be tried again.
+    pub(crate) fn can_admit_deferred(&self) -> bool {
+        self.deferred.is_some() && !self.is_starved()
+    }
+
     /// Ends the append that waits for memory: nothing can free any.
     pub(crate) fn refuse_deferred(&mut self, error: AppendError) {
         if let Some(request) = self.deferred.take() {
-            self.released_bytes += request.batch.as_bytes().len() as u64;
+            let bytes = request.batch.as_bytes().len() as u64;
             self.inbox.end(request.ticket, Err(error), request.batch.into_bytes());
+            // Now: the shard may sleep next, and others wait for this room.
+            self.inbox.release(bytes);
         }
+    }
+
+    /// Memory for a write that frees memory, or makes bytes durable that hold it.
+    pub(super) fn chunk(&self, bytes: usize) -> Option<Chunk> {
+        self.arena.chunk(bytes).or_else(|| self.reserve.chunk(bytes))
     }
 
     fn admit(&mut self, request: Request) -> Result<(), Request> {
@@ -333,6 +377,7 @@ impl State {
                 }
                 Step::WriteTail { segment } => {
                     if !self.write_tail(id, segment, false) {
+                        self.look_at(id);
                         return;
                     }
                 }
@@ -414,9 +459,10 @@ impl State {
         begun
     }
 
-    /// Writes the padded last block. `false` if there is no memory for its copy.
+    /// Writes the padded last block. `false` if there is no memory for its copy: other tails, which are being
+    /// written, have it.
     pub(crate) fn write_tail(&mut self, id: LogId, base: Offset, releases_image: bool) -> bool {
-        let Some(mut chunk) = self.arena.chunk(self.settings.shape.block as usize) else {
+        let Some(mut chunk) = self.chunk(self.settings.shape.block as usize) else {
             return false;
         };
         let Some(log) = self.logs[id.0 as usize].as_deref_mut() else { return false };
@@ -479,12 +525,17 @@ impl State {
         }
     }
 
-    /// Gives back all memory of bytes that are in their files.
+    /// Gives back all memory of bytes that are in their files; while memory is scarce also what is spare behind
+    /// idle tails.
     pub(crate) fn trim_all(&mut self) {
+        let scarce = self.deferred.is_some() || self.arena.free_bytes() < self.arena.bytes() / 8;
         for log in self.logs.iter_mut().flatten() {
             for segment in &mut log.tail {
                 let releasable = segment.releasable();
                 segment.window.release_to(releasable);
+                if scarce {
+                    segment.window.shrink(&self.arena, releasable);
+                }
             }
         }
     }
