@@ -231,6 +231,12 @@ impl Log {
         self.waiting.len()
     }
 
+    /// Whether an append waits for what only the journal can do, whatever the policy is now.
+    pub(crate) fn waits_for_journal(&self) -> bool {
+        self.waiting.iter().any(|waiting| waiting.need == Need::Durable)
+            || !self.waiting.is_empty() && self.tail.iter().any(Segment::needs_image)
+    }
+
     /// Sets the epochs as recovery found them.
     pub(crate) fn restore_epochs(&mut self, epochs: Vec<(i32, Offset)>) {
         self.epoch = epochs.last().map_or(0, |(epoch, _)| *epoch);
@@ -394,6 +400,17 @@ impl Log {
                             && (s.entry_durable || defects::is(Defect::AckBeforeEntry))
                     })
             }
+        }
+    }
+
+    /// A flush of a segment's file has ended well: what had been written when it began is on stable storage. Not once
+    /// the log is fenced: after a failed write or flush another that succeeds says nothing of what the first one lost.
+    pub(crate) fn finish_flush(&mut self, base: Offset, reached: Pos) {
+        if matches!(self.access, Access::Fenced(_)) {
+            return;
+        }
+        if let Some(segment) = self.segment(base) {
+            segment.finish_flush(reached);
         }
     }
 

@@ -17,7 +17,7 @@ use crate::segment::{Reopened, Segment};
 use crate::types::{FlushPolicy, Incarnation, Offset, PartitionName, Pos};
 
 use super::Context;
-use super::flush::{flush, until};
+use super::flush::{count_flush, flush, until};
 use super::read::Reader;
 use super::state::{Errand, State};
 
@@ -298,13 +298,7 @@ async fn bring_to_file(cx: &Context, id: LogId, goal: (Offset, Pos)) -> Result<(
         super::prepare::fence(cx, id, fault);
         return Err(ControlError::Disk(fault));
     }
-    let mut state = cx.state.borrow_mut();
-    if let Some(segment) = state.segment(id, base) {
-        segment.finish_flush(reached);
-    }
-    state.settle(id);
-    state.progress.notify();
-    Ok(())
+    count_flush(cx, id, (base, reached))
 }
 
 async fn write_epochs(cx: &Context, id: LogId) -> Result<(), ControlError> {

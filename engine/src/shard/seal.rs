@@ -16,7 +16,7 @@ use crate::types::{Offset, Pos};
 
 use super::Context;
 use super::attach::Filing;
-use super::flush::until;
+use super::flush::{count_flush, until};
 use super::prepare::fence;
 use crate::files::{open, sync_directory, write_small};
 
@@ -142,13 +142,8 @@ async fn finish_bytes(cx: &Context, id: LogId, base: Offset) -> Result<(), Contr
         if let Err(error) = synced {
             return Err(ControlError::Disk(Fault::new("flushing a segment", &error)));
         }
-        let mut state = cx.state.borrow_mut();
-        state.stats.flushes += 1;
-        if let Some(segment) = state.segment(id, base) {
-            segment.finish_flush(reached);
-        }
-        state.settle(id);
-        state.progress.notify();
+        cx.state.borrow_mut().stats.flushes += 1;
+        count_flush(cx, id, (base, reached))?;
     }
     // The appends into it are acknowledged only with its directory entry.
     until(cx, id, |state| state.segment(id, base).is_none_or(|s| s.entry_durable)).await

@@ -494,6 +494,8 @@ impl State {
         if let Some(fault) = fault {
             log.fence(fault, |ended| tell(inbox, ended));
             self.stats.faults += 1;
+        } else if matches!(log.access, Access::Fenced(_)) {
+            // It counts for nothing any more: see `Log::finish_flush`.
         } else if let Some(segment) = log.segment(write.segment) {
             segment.finish_write(write.start, write.end, write.durable);
             log.settle(|ended| tell(inbox, ended));

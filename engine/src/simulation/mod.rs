@@ -7,6 +7,7 @@
 mod crash;
 mod defect;
 mod faults;
+mod fenced;
 mod histories;
 mod journals;
 mod memory;
