@@ -145,7 +145,7 @@ fn is_flushed(log: Option<&crate::log::Log>, reference: Reference) -> bool {
     log.tail
         .iter()
         .find(|segment| segment.base() == reference.segment)
-        .is_none_or(|segment| segment.flushed() >= reference.end)
+        .is_none_or(|segment| segment.flushed() >= reference.end && !segment.rewriting)
 }
 
 /// Fenced logs of which needed groups hold bytes that are not flushed.
@@ -166,7 +166,9 @@ fn collect(state: &State, until: u64, carried: &[LogId]) -> VecDeque<Item> {
     let mut needs: BTreeMap<(LogId, Offset), Pos> = BTreeMap::new();
     state.journal.visit_needed(until, |reference| {
         let log = state.logs[reference.log.0 as usize].as_deref();
-        if !carried.contains(&reference.log) && !is_flushed(log, reference) {
+        // A truncation writes and flushes its block itself, and the image stays until then.
+        let rewriting = log.is_some_and(|log| log.tail.iter().any(|s| s.rewriting));
+        if !rewriting && !carried.contains(&reference.log) && !is_flushed(log, reference) {
             let need = needs.entry((reference.log, reference.segment)).or_default();
             *need = (*need).max(reference.end);
         }

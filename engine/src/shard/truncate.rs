@@ -166,8 +166,9 @@ async fn replace(
     let mut segment = Segment::reopen(base, block, index, was);
     segment.entry_durable = true;
     segment.file = Some(file);
-    // Space is not prepared before the cut is done.
+    // Space is not prepared before the cut is done, and the journal keeps the image.
     segment.preparing = true;
+    segment.rewriting = true;
     let start = cut.floor(block);
     if start < cut {
         let arena = cx.arena();
@@ -296,6 +297,7 @@ async fn rewrite(
     let mut state = cx.state.borrow_mut();
     if let Some(segment) = state.segment(id, base) {
         segment.preparing = false;
+        segment.rewriting = false;
     }
     Ok(())
 }

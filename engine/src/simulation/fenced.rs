@@ -106,3 +106,47 @@ fn a_journal_full_of_a_fenced_partition_fails_and_keeps_it() {
     }
     everywhere(&disk, &setup, &oracle);
 }
+
+#[test]
+fn the_image_of_a_truncation_stays_until_its_block_is_flushed() {
+    let setup = Setup { direct_bytes: 1 << 20, ..Setup::default() };
+    let (disk, oracle, mut world, [log, other]) = rig(&setup);
+    for n in 1..=4 {
+        put(&mut world, &log, 700 * n).unwrap();
+    }
+    let slow = Fault::nth(OpKind::Truncate, SEGMENT, 1, 0);
+    disk.inject(Fault { effect: Effect::Delay { ns: 60_000_000 }, ..slow });
+    world.truncate(&log, 1);
+    let cx = world.context(0);
+    let (mut held, mut seen, mut released) = (false, disk.steps(), 0);
+    while world.waiting() > 0 {
+        if world.waiting() == 1 {
+            let id = world.oracle.borrow_mut().id();
+            world.send(&other, id, batch(id, 1, 3000));
+        }
+        world.turn(Wait::Forever).unwrap();
+        let mut state = cx.state.borrow_mut();
+        state.errand(Errand::Checkpoint);
+        let mut images = 0;
+        state.journal.visit_needed(u64::MAX, |reference| {
+            let cut = batch(1, 1, 700).as_bytes().len() as u64;
+            images += u32::from(!reference.claims && reference.end == Pos::new(cut));
+        });
+        let rewriting = state.logs[0].as_ref().is_some_and(|log| log.tail[0].rewriting);
+        assert!(!held || images > 0 || !rewriting, "the image is gone before its block is flushed");
+        held |= images > 0;
+        released = released.max(state.stats.checkpoints);
+        drop(state);
+        if disk.steps() > seen + 20 {
+            seen = disk.steps();
+            everywhere(&disk, &setup, &oracle);
+        }
+        let done = oracle.borrow_mut().track(log.name()).cutting.is_none();
+        if done {
+            break;
+        }
+    }
+    assert!(held && released > 3, "checkpoints ran while the block was rewritten");
+    world.settle().unwrap();
+    everywhere(&disk, &setup, &oracle);
+}
