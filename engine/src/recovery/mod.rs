@@ -102,6 +102,7 @@ pub(crate) async fn recover<D: Disk>(
     let epoch = u64::from(journals_meta.epoch) << 32 | random() >> 32;
     let home = Home {
         dir: plan.dir.clone(),
+        direct: plan.direct,
         directory: journals_meta.directory,
         block: meta.block_bytes(),
         epoch,
@@ -279,7 +280,8 @@ async fn read_journals<D: Disk>(
     for name in listing.journals.iter().filter(|_| !listing.clean) {
         let path = plan.dir.join(name);
         let damage = &mut report.journal_damage;
-        found.extend(journals::read(disk, arena, path, meta.directory, damage).await?);
+        let place = (path, plan.direct);
+        found.extend(journals::read(disk, arena, place, meta.directory, damage).await?);
     }
     if !listing.clean {
         for shard in 0..meta.journals {
@@ -494,7 +496,8 @@ async fn empty_journals<D: Disk>(
             shard,
             directory: home.directory,
         };
-        let file = journals::empty(disk, arena, &plan.dir, header).await.map_err(io)?;
+        let place = (plan.dir.as_path(), plan.direct);
+        let file = journals::empty(disk, arena, place, header).await.map_err(io)?;
         disk.run(Op::Close { file }).await.map_err(io)?;
     }
     sync(disk, &plan.dir).await

@@ -7,7 +7,8 @@ use super::for_seeds;
 use super::oracle::{End, Oracle};
 use super::workload::{Habits, Moments, Workload, disk, draw, reopen, run};
 use super::world::World;
-use crate::ring::sim::{CrashPlan, SimDisk};
+use crate::ring::sim::{CrashPlan, SimDisk, SimOptions};
+use crate::types::Durability;
 
 const ALL: Habits =
     Habits { partitions: 3, large: true, control: true, truncate: true, policies: true };
@@ -27,6 +28,25 @@ fn acked_survives_a_crash_at_every_step() {
         let mut world = World::open(&disk, &setup, &oracle).unwrap();
         let mut work = Workload::new(seed, PLAIN);
         run((&disk, &mut world), &setup, &mut work, 12, Moments::Steps);
+    });
+}
+
+#[test]
+fn a_file_system_without_direct_io_keeps_what_was_acked() {
+    for_seeds(0..4, |seed| {
+        let (mut setup, options) = draw(seed);
+        (setup.direct, setup.global_flush) = (false, false);
+        setup.durability = Durability::Fdatasync;
+        let disk = disk(SimOptions { takes_direct: false, ..options });
+        let oracle: Rc<RefCell<Oracle>> = Rc::default();
+        let mut work = Workload::new(seed, ALL);
+        for generation in 0..2 {
+            let mut world = reopen(&disk, &setup, &oracle, End::Power);
+            run((&disk, &mut world), &setup, &mut work, 40, Moments::Flushes(10));
+            drop(world);
+            disk.crash(CrashPlan::Torn(seed ^ generation));
+        }
+        reopen(&disk, &setup, &oracle, End::Power);
     });
 }
 
