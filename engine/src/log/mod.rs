@@ -152,6 +152,8 @@ pub(crate) struct Log {
     pub(crate) flushing: bool,
     /// Whether a segment's preparation waits for space on the disk, or for files to be closed.
     pub(crate) stalled: bool,
+    /// Whether it is being deleted: nothing waits for space on the disk on its behalf.
+    pub(crate) deleting: bool,
     /// Rolled segments that a procedure is finishing.
     pub(crate) sealing: u32,
     /// When it was last appended to, in monotonic nanoseconds.
@@ -210,6 +212,7 @@ impl Log {
             writes_in_flight: 0,
             flushing: false,
             stalled: false,
+            deleting: false,
             sealing: 0,
             used_ns: 0,
             readers: 0,

@@ -25,6 +25,9 @@ pub(crate) async fn until(
                 return Ok(());
             }
             let Some(log) = state.log(id) else { return Err(ControlError::Closed) };
+            if log.deleting {
+                return Err(ControlError::Closed);
+            }
             match log.access {
                 Access::Fenced(fault) => return Err(ControlError::Disk(fault)),
                 Access::Damaged => return Err(ControlError::ReadOnly),

@@ -10,7 +10,7 @@ use crate::files::{sync_directory, write_small};
 use crate::format::checkpoint::encode_offsets;
 use crate::format::names;
 use crate::journal::LogId;
-use crate::limits::POINTS_RETRY_NS;
+use crate::limits::{MARK_BYTES, POINTS_RETRY_NS, RECOVERY_STRIDE_BYTES};
 use crate::types::{Offset, PartitionName};
 
 use super::Context;
@@ -86,14 +86,14 @@ pub(crate) async fn advance(cx: Context, id: LogId) {
         let mut state = cx.state.borrow_mut();
         let Some(log) = state.log(id) else { return };
         let (name, dir) = (log.identity.name.clone(), log.identity.dir.clone());
+        let was = log.recovery_point;
         let first = &mut log.tail[0];
         let base = first.base();
         // A rolled segment's point comes with its seal.
         let mark = if first.rolled { None } else { first.flushed_mark() };
-        let mark = mark.filter(|(_, offset)| *offset > log.recovery_point);
+        let mark = mark.filter(|(_, offset)| *offset > was);
         mark.map(|(pos, offset)| {
             let (offsets, times) = log.tail[0].index.encode_before(pos, offset);
-            log.recovery_point = offset;
             log.since_recovery_point = log.tail[0].end().since(pos);
             let files = [
                 (dir.join(names::index(base)), offsets),
@@ -105,9 +105,18 @@ pub(crate) async fn advance(cx: Context, id: LogId) {
     if let Some((name, dir, files, offset)) = found {
         match persist_indexes(&cx, dir, files).await {
             Ok(()) => {
+                if let Some(log) = cx.state.borrow_mut().log(id) {
+                    log.recovery_point = log.recovery_point.max(offset);
+                }
                 cx.points.set(name, offset);
                 // A failure costs only a longer recovery: it is tried again with the next point.
                 let _ = write(&cx).await;
+            }
+            // The point stays where it is, and is tried again after some more has been appended.
+            Err(fault) if fault.may_pass() => {
+                if let Some(log) = cx.state.borrow_mut().log(id) {
+                    log.since_recovery_point = RECOVERY_STRIDE_BYTES - MARK_BYTES;
+                }
             }
             Err(fault) => fence(&cx, id, fault),
         }

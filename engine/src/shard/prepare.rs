@@ -6,7 +6,7 @@ use std::path::PathBuf;
 use crate::buffers::CHUNK_BYTES_MAX;
 use crate::command::{Disk, FileHandle, Op, OpenMode};
 use crate::error::{AppendError, ControlError, Fault};
-use crate::files::sync_directory;
+use crate::files::{sync_directory, write_small};
 use crate::format::names;
 use crate::journal::LogId;
 use crate::limits::{
@@ -76,7 +76,8 @@ pub(crate) async fn prepare(cx: Context, id: LogId, base: Offset) {
             state.look_at(id);
             state.progress.notify();
         }
-        if cx.state.borrow().closing {
+        let mut state = cx.state.borrow_mut();
+        if state.closing || state.log(id).is_none_or(|log| log.deleting) {
             break;
         }
     }
@@ -104,6 +105,35 @@ async fn wait_for_space(cx: &Context, id: LogId, fault: Fault) {
     if let Some(log) = cx.state.borrow_mut().log(id) {
         log.stalled = false;
     }
+}
+
+/// Replaces a small file of a partition, as soon as there is space for it on the disk. Nothing but a longer recovery
+/// depends on it, so that the partition goes on meanwhile.
+pub(crate) async fn write_when_space(
+    cx: &Context,
+    id: LogId,
+    path: PathBuf,
+    bytes: &[u8],
+) -> Result<(), Fault> {
+    loop {
+        let written = write_small(&cx.disk, &cx.arena(), path.clone(), bytes).await;
+        let Err(error) = written else { return Ok(()) };
+        wait_for_retry(cx, id, Fault::new("writing an index", &error)).await?;
+    }
+}
+
+/// Waits a while if the fault may pass by itself; else, and if nobody would wait for that, gives it back.
+pub(crate) async fn wait_for_retry(cx: &Context, id: LogId, fault: Fault) -> Result<(), Fault> {
+    let now = {
+        let mut state = cx.state.borrow_mut();
+        let given_up = state.closing || state.log(id).is_none_or(|log| log.deleting);
+        if !fault.may_pass() || given_up {
+            return Err(fault);
+        }
+        state.time.ns
+    };
+    cx.tasks.sleep_until(now + FULL_RETRY_NS).await;
+    Ok(())
 }
 
 fn next_job(cx: &Context, id: LogId, base: Offset) -> Job {

@@ -17,13 +17,16 @@ use crate::types::{Offset, Pos};
 use super::Context;
 use super::attach::Filing;
 use super::flush::{count_flush, until};
-use super::prepare::fence;
+use super::prepare::{fence, write_when_space};
 use crate::files::{open, sync_directory, write_small};
 
 /// Seals a segment the log has rolled past.
 pub(crate) async fn seal(cx: Context, id: LogId, base: Offset) {
     if let Err(ControlError::Disk(fault)) = try_seal(&cx, id, base).await {
-        fence(&cx, id, fault);
+        let deleting = cx.state.borrow_mut().log(id).is_none_or(|log| log.deleting);
+        if !(deleting && fault.may_pass()) {
+            fence(&cx, id, fault);
+        }
     }
     let mut state = cx.state.borrow_mut();
     if let Some(log) = state.log(id) {
@@ -65,7 +68,7 @@ async fn try_seal(cx: &Context, id: LogId, base: Offset) -> Result<(), ControlEr
     cx.disk.run(cut).await.map_err(io("cutting a segment to its data"))?;
     cx.disk.run(Op::Sync { file, data_only: false }).await.map_err(io("flushing a segment"))?;
     for (path, bytes) in files {
-        write_small(&cx.disk, &cx.arena(), path, &bytes).await.map_err(io("writing an index"))?;
+        write_when_space(cx, id, path, &bytes).await.map_err(ControlError::Disk)?;
     }
     sync_directory(&cx.disk, dir).await.map_err(io("flushing a directory"))?;
     retire(cx, id, base).await;

@@ -25,14 +25,20 @@ use super::groups::Forced;
 use super::points;
 use super::prepare::fence;
 use super::seal::segment_files;
-use super::state::tell;
+use super::state::{State, tell};
 
 /// Cuts the log back to `offset`, where a batch begins.
 pub(crate) async fn truncate(cx: &Context, id: LogId, offset: Offset) -> Result<(), ControlError> {
     begin(cx, id, offset)?;
+    let cuts = |state: &mut State| state.log(id).map(|log| log.cuts);
+    let before = cuts(&mut cx.state.borrow_mut());
     let result = run(cx, id, offset).await;
     if let Err(ControlError::Disk(fault)) = &result {
-        fence(cx, id, *fault);
+        // On a full disk the log stays as it was, unless the cut has begun.
+        let begun = cuts(&mut cx.state.borrow_mut()) != before;
+        if begun || !fault.may_pass() {
+            fence(cx, id, *fault);
+        }
     }
     let mut state = cx.state.borrow_mut();
     if let Some(log) = state.log(id)
