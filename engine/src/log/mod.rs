@@ -141,6 +141,8 @@ pub(crate) struct Log {
     epoch: i32,
     /// Leader epochs and the offset each began at.
     pub(crate) epochs: Vec<(i32, Offset)>,
+    /// Whether they have changed since they were written to the partition's checkpoint.
+    pub(crate) epochs_unsaved: bool,
     waiting: VecDeque<Waiting>,
     /// Whether the shard has it in its queue of logs with work.
     pub(crate) queued: bool,
@@ -206,6 +208,7 @@ impl Log {
             log_start,
             epoch: 0,
             epochs: Vec::new(),
+            epochs_unsaved: false,
             waiting: VecDeque::new(),
             queued: false,
             gathering: false,
@@ -243,6 +246,7 @@ impl Log {
     /// Sets the epochs as recovery found them.
     pub(crate) fn restore_epochs(&mut self, epochs: Vec<(i32, Offset)>) {
         self.epoch = epochs.last().map_or(0, |(epoch, _)| *epoch);
+        self.epochs_unsaved = !epochs.is_empty();
         self.epochs = epochs;
     }
 
@@ -320,9 +324,7 @@ impl Log {
         if let Err(error) = self.active().window.reserve(arena, append.bytes.len()) {
             return Err((error, append));
         }
-        if let Some((_, epoch)) = append.at {
-            self.enter_epoch(epoch);
-        }
+        self.enter_epoch(append.at.map_or(self.epoch, |(_, epoch)| epoch));
         set_base_offset(&mut append.bytes, base);
         set_leader_epoch(&mut append.bytes, self.epoch);
         let records = append.header.last_offset_delta as u32 + 1;
@@ -356,10 +358,13 @@ impl Log {
     }
 
     fn enter_epoch(&mut self, epoch: i32) {
-        // Not by the newest epoch alone: a cut removes the line of an epoch that goes on.
-        if self.epochs.last().is_none_or(|(last, _)| epoch > *last) {
+        // Not by the newest epoch alone: a cut removes the line of an epoch that goes on. One that has been 0 from the
+        // beginning needs no line.
+        let last = self.epochs.last().map_or(0, |(last, _)| *last);
+        if epoch > last {
             self.epoch = epoch;
             self.epochs.push((epoch, self.next));
+            self.epochs_unsaved = true;
         }
     }
 
@@ -456,6 +461,7 @@ impl Log {
             active.forget_from(start);
             self.next = base;
             self.epochs.retain(|(_, start)| *start < base);
+            self.epochs_unsaved = true;
             let Some(gone) = self.waiting.pop_back() else { break };
             ended(Ended { ticket: gone.ticket, result: Err(error.clone()), buffer: gone.buffer });
         }
@@ -467,6 +473,7 @@ impl Log {
         self.durable = self.durable.min(next);
         self.recovery_point = self.recovery_point.min(next);
         self.epochs.retain(|(_, start)| *start < next);
+        self.epochs_unsaved = true;
         self.end_waiting(&AppendError::Truncated, &mut ended);
     }
 

@@ -7,7 +7,7 @@ use std::path::PathBuf;
 use crate::buffers::Arena;
 use crate::command::{Disk, Done, FileHandle, Op, OpenMode};
 use crate::files::{open, read_small, sync_directory};
-use crate::format::checkpoint::decode_epochs;
+use crate::format::checkpoint::{EpochStart, decode_epochs};
 use crate::format::index::{OffsetEntry, TimeEntry};
 use crate::format::names;
 use crate::format::seal::Seal;
@@ -105,6 +105,44 @@ pub(crate) struct Recovery<'a, D: Disk> {
     pub(crate) home: &'a Home,
 }
 
+/// Leader epochs of the batches that were walked, and the first offset of these.
+#[derive(Debug, Default)]
+struct Epochs {
+    from: Option<Offset>,
+    starts: Vec<(i32, Offset)>,
+}
+
+impl Epochs {
+    fn see(&mut self, epoch: i32, first: Offset) {
+        self.from.get_or_insert(first);
+        if self.starts.last().is_none_or(|(last, _)| epoch > *last) {
+            self.starts.push((epoch, first));
+        }
+    }
+
+    fn extend(&mut self, later: &mut Self) {
+        self.from = self.from.or(later.from);
+        for (epoch, first) in later.starts.drain(..) {
+            self.see(epoch, first);
+        }
+    }
+
+    /// The checkpoint's lines up to the walk, then what the walk saw: the checkpoint is written before the recovery
+    /// point moves, and need not have what comes after.
+    fn after(self, checkpoint: Vec<EpochStart>, next: Offset) -> Vec<(i32, Offset)> {
+        let known = |start: Offset| self.from.map_or(start <= next, |from| start < from);
+        let lines = checkpoint.into_iter().map(|line| (line.epoch, line.start_offset));
+        let mut out: Vec<(i32, Offset)> = lines.filter(|(_, start)| known(*start)).collect();
+        for (epoch, first) in self.starts {
+            // Epoch 0 from the beginning needs no line.
+            if epoch > out.last().map_or(0, |(last, _)| *last) {
+                out.push((epoch, first));
+            }
+        }
+        out
+    }
+}
+
 struct Walked {
     end: u64,
     next: Offset,
@@ -115,6 +153,7 @@ struct Walked {
     complete: bool,
     /// All bytes are good, but offsets are missing before the next segment begins.
     gap: bool,
+    epochs: Epochs,
     file: FileHandle,
 }
 
@@ -131,10 +170,12 @@ impl<D: Disk> Recovery<'_, D> {
         let mut recovered = None;
         let mut unsealed = Vec::new();
         let mut scanned_bytes = 0;
+        let mut epochs = Epochs::default();
         let mut next = point.max(self.terms.log_start);
         for (at, base) in bases.iter().enumerate().skip(first) {
             let following = bases.get(at + 1).copied();
-            let walked = self.walk(*base, following).await?;
+            let mut walked = self.walk(*base, following).await?;
+            epochs.extend(&mut walked.epochs);
             scanned_bytes += walked.read_bytes;
             let last = following.is_none();
             let cut = self.judge(*base, &walked, &bases[at + 1..]).await?;
@@ -153,22 +194,22 @@ impl<D: Disk> Recovery<'_, D> {
                 }
             }
         }
-        let Some((base, walked, verdict)) = recovered else {
-            return self.fresh(next, (sealed, unsealed), scanned_bytes).await;
+        let end = recovered.as_ref().map_or(next, |(_, walked, _)| walked.next);
+        let epochs = self.epochs(epochs, end).await?;
+        let mut out = match recovered {
+            None => self.fresh(next, (sealed, unsealed)),
+            Some((base, walked, verdict)) => {
+                self.finish(base, (walked, verdict), (sealed, unsealed)).await?
+            }
         };
-        self.finish(base, (walked, verdict), (sealed, unsealed), scanned_bytes).await
+        (out.scanned_bytes, out.epochs) = (scanned_bytes, epochs);
+        Ok(out)
     }
 
     /// A partition with no segment that is not sealed: its active one is yet to be made.
-    async fn fresh(
-        self,
-        base: Offset,
-        (sealed, unsealed): (Vec<Sealed>, Vec<Offset>),
-        scanned_bytes: u64,
-    ) -> io::Result<Recovered> {
-        let epochs = self.epochs(base).await?;
+    fn fresh(self, base: Offset, (sealed, unsealed): (Vec<Sealed>, Vec<Offset>)) -> Recovered {
         let log_start = sealed.first().map_or(base, |first| first.base).max(self.terms.log_start);
-        Ok(Recovered {
+        Recovered {
             active: Active {
                 base,
                 index: Index::new(base, self.terms.shape.index_interval),
@@ -181,13 +222,13 @@ impl<D: Disk> Recovery<'_, D> {
             log_start: log_start.min(base),
             next: base,
             recovery_point: base,
-            epochs,
+            epochs: Vec::new(),
             unsealed,
-            scanned_bytes,
+            scanned_bytes: 0,
             cut: None,
             damage: None,
             suspect: self.terms.suspect,
-        })
+        }
     }
 
     async fn finish(
@@ -195,7 +236,6 @@ impl<D: Disk> Recovery<'_, D> {
         base: Offset,
         (walked, verdict): (Walked, Verdict),
         (sealed, unsealed): (Vec<Sealed>, Vec<Offset>),
-        scanned_bytes: u64,
     ) -> io::Result<Recovered> {
         let block = self.terms.shape.block;
         let end = Pos::new(walked.end);
@@ -225,7 +265,6 @@ impl<D: Disk> Recovery<'_, D> {
         }
         self.sync_and_close(walked.file).await?;
         sync_directory(self.disk, self.identity.dir.clone()).await?;
-        let epochs = self.epochs(walked.next).await?;
         let log_start = sealed.first().map_or(base, |first| first.base).max(self.terms.log_start);
         Ok(Recovered {
             active: Active { base, index: walked.index, end, prepared, exists: true },
@@ -234,9 +273,9 @@ impl<D: Disk> Recovery<'_, D> {
             recovery_point: self.terms.recovery_point.min(walked.next),
             identity: self.identity,
             sealed,
-            epochs,
+            epochs: Vec::new(),
             unsealed,
-            scanned_bytes,
+            scanned_bytes: 0,
             cut,
             damage,
             suspect: self.terms.suspect,
@@ -280,6 +319,7 @@ impl<D: Disk> Recovery<'_, D> {
             }
             let mut scanner = BatchScanner::new(self.disk, self.arena, file, from, length);
             let (mut next, mut end, mut void) = (base, from, false);
+            let mut epochs = Epochs::default();
             while let Scanned::Batch(pos, header) = scanner.next().await? {
                 let Some((first, last)) = header.offsets() else { break };
                 // What was left of a failed tail is void from where the next segment begins.
@@ -293,6 +333,7 @@ impl<D: Disk> Recovery<'_, D> {
                 let bytes = header.batch_bytes() as u32;
                 let max_timestamp = header.max_timestamp;
                 index.push(Indexed { last, pos: Pos::new(pos), bytes, max_timestamp });
+                epochs.see(header.leader_epoch, first);
                 next = last.plus(1);
                 end = pos + u64::from(bytes);
             }
@@ -305,7 +346,17 @@ impl<D: Disk> Recovery<'_, D> {
             let used_up = void || end == length;
             let complete = following.map_or(used_up, |limit| next >= limit);
             let gap = used_up && !complete;
-            return Ok(Walked { end, next, length, index, read_bytes, complete, gap, file });
+            return Ok(Walked {
+                end,
+                next,
+                length,
+                index,
+                read_bytes,
+                complete,
+                gap,
+                epochs,
+                file,
+            });
         }
         unreachable!("the walk from the beginning returns")
     }
@@ -448,14 +499,11 @@ impl<D: Disk> Recovery<'_, D> {
         self.disk.run(Op::Close { file }).await.map(drop)
     }
 
-    async fn epochs(&self, next: Offset) -> io::Result<Vec<(i32, Offset)>> {
+    /// The partition's leader epochs: from its checkpoint, and what the walk saw.
+    async fn epochs(&self, seen: Epochs, next: Offset) -> io::Result<Vec<(i32, Offset)>> {
         let path = self.identity.dir.join(names::EPOCHS);
-        let Some(text) = read_small(self.disk, self.arena, &path).await? else {
-            return Ok(Vec::new());
-        };
-        let entries = decode_epochs(&text).unwrap_or_default();
-        let kept = entries.into_iter().map(|entry| (entry.epoch, entry.start_offset));
-        Ok(kept.filter(|(_, start)| *start <= next).collect())
+        let text = read_small(self.disk, self.arena, &path).await?.unwrap_or_default();
+        Ok(seen.after(decode_epochs(&text).unwrap_or_default(), next))
     }
 }
 

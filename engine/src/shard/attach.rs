@@ -5,7 +5,6 @@ use std::path::Path;
 use crate::command::{Disk, Op, OpenMode};
 use crate::error::{ControlError, Fault, OpenError};
 use crate::files::{open, read_at, sync_directory, write_small};
-use crate::format::checkpoint::{EpochStart, encode_epochs};
 use crate::format::meta::PartitionMeta;
 use crate::format::names;
 use crate::index::Index;
@@ -18,6 +17,7 @@ use crate::types::{FlushPolicy, Incarnation, Offset, PartitionName, Pos};
 
 use super::Context;
 use super::flush::{count_flush, flush, until};
+use super::points::save_epochs;
 use super::read::Reader;
 use super::state::{Errand, State};
 
@@ -302,22 +302,15 @@ async fn bring_to_file(cx: &Context, id: LogId, goal: (Offset, Pos)) -> Result<(
 }
 
 async fn write_epochs(cx: &Context, id: LogId) -> Result<(), ControlError> {
-    let _filing = Filing::begin(cx, id).await?;
-    let (path, text) = {
-        let mut state = cx.state.borrow_mut();
-        let Some(log) = state.log(id) else { return Err(ControlError::Closed) };
-        if log.epochs.is_empty() {
-            return Ok(());
-        }
-        let entries: Vec<EpochStart> = log
-            .epochs
-            .iter()
-            .map(|(epoch, start_offset)| EpochStart { epoch: *epoch, start_offset: *start_offset })
-            .collect();
-        (log.identity.dir.join(names::EPOCHS), encode_epochs(&entries))
+    let dir = match cx.state.borrow_mut().log(id) {
+        Some(log) if log.epochs_unsaved => log.identity.dir.clone(),
+        Some(_) => return Ok(()),
+        None => return Err(ControlError::Closed),
     };
-    let written = write_small(&cx.disk, &cx.arena(), path, text.as_bytes()).await;
-    written.map_err(|e| ControlError::Disk(Fault::new("writing leader epochs", &e)))
+    let _filing = Filing::begin(cx, id).await?;
+    save_epochs(cx, id).await.map_err(ControlError::Disk)?;
+    let synced = sync_directory(&cx.disk, dir).await;
+    synced.map_err(|e| ControlError::Disk(Fault::new("flushing a directory", &e)))
 }
 
 /// Closes a log cleanly: everything in its file, the file cut to its data, the indexes beside it.

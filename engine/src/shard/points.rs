@@ -7,7 +7,7 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use crate::error::Fault;
 use crate::files::{sync_directory, write_small};
-use crate::format::checkpoint::encode_offsets;
+use crate::format::checkpoint::{EpochStart, encode_epochs, encode_offsets};
 use crate::format::names;
 use crate::journal::LogId;
 use crate::limits::{MARK_BYTES, POINTS_RETRY_NS, RECOVERY_STRIDE_BYTES};
@@ -79,8 +79,8 @@ impl Points {
     }
 }
 
-/// Brings a log's recovery point forward to a batch boundary that is flushed: first the indexes up to it, then the
-/// point.
+/// Brings a log's recovery point forward to a batch boundary that is flushed: first the indexes and leader epochs up to
+/// it, then the point.
 pub(crate) async fn advance(cx: Context, id: LogId) {
     let found = {
         let mut state = cx.state.borrow_mut();
@@ -103,7 +103,7 @@ pub(crate) async fn advance(cx: Context, id: LogId) {
         })
     };
     if let Some((name, dir, files, offset)) = found {
-        match persist_indexes(&cx, dir, files).await {
+        match persist_indexes(&cx, id, dir, files).await {
             Ok(()) => {
                 if let Some(log) = cx.state.borrow_mut().log(id) {
                     log.recovery_point = log.recovery_point.max(offset);
@@ -130,16 +130,42 @@ pub(crate) async fn advance(cx: Context, id: LogId) {
 
 async fn persist_indexes(
     cx: &Context,
+    id: LogId,
     dir: PathBuf,
     files: [(PathBuf, Vec<u8>); 2],
 ) -> Result<(), Fault> {
     let arena = cx.arena();
+    save_epochs(cx, id).await?;
     for (path, bytes) in files {
         let written = write_small(&cx.disk, &arena, path, &bytes).await;
         written.map_err(|e| Fault::new("writing an index", &e))?;
     }
     let synced = sync_directory(&cx.disk, dir).await;
     synced.map_err(|e| Fault::new("flushing a directory", &e))
+}
+
+/// Writes the partition's leader epochs if they have changed. The directory's flush is the caller's, and that nobody
+/// else writes the partition's small files.
+pub(crate) async fn save_epochs(cx: &Context, id: LogId) -> Result<(), Fault> {
+    let (path, text) = {
+        let mut state = cx.state.borrow_mut();
+        let Some(log) = state.log(id) else { return Ok(()) };
+        if !std::mem::take(&mut log.epochs_unsaved) {
+            return Ok(());
+        }
+        let epochs = log.epochs.iter();
+        let entries: Vec<EpochStart> = epochs
+            .map(|(epoch, start_offset)| EpochStart { epoch: *epoch, start_offset: *start_offset })
+            .collect();
+        (log.identity.dir.join(names::EPOCHS), encode_epochs(&entries))
+    };
+    let written = write_small(&cx.disk, &cx.arena(), path, text.as_bytes()).await;
+    if written.is_err()
+        && let Some(log) = cx.state.borrow_mut().log(id)
+    {
+        log.epochs_unsaved = true;
+    }
+    written.map_err(|e| Fault::new("writing leader epochs", &e))
 }
 
 /// Persists the table, if it has changed and no other shard is at it.

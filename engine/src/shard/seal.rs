@@ -17,7 +17,8 @@ use crate::types::{Offset, Pos};
 use super::Context;
 use super::attach::Filing;
 use super::flush::{count_flush, until};
-use super::prepare::{fence, write_when_space};
+use super::points::save_epochs;
+use super::prepare::{fence, wait_for_retry, write_when_space};
 use crate::files::{open, sync_directory, write_small};
 
 /// Seals a segment the log has rolled past.
@@ -67,12 +68,22 @@ async fn try_seal(cx: &Context, id: LogId, base: Offset) -> Result<(), ControlEr
     let cut = Op::Truncate { file, len: end.get() };
     cx.disk.run(cut).await.map_err(io("cutting a segment to its data"))?;
     cx.disk.run(Op::Sync { file, data_only: false }).await.map_err(io("flushing a segment"))?;
+    // The recovery point is about to pass it: what recovery does not scan must be in a file.
+    epochs_when_space(cx, id).await.map_err(ControlError::Disk)?;
     for (path, bytes) in files {
         write_when_space(cx, id, path, &bytes).await.map_err(ControlError::Disk)?;
     }
     sync_directory(&cx.disk, dir).await.map_err(io("flushing a directory"))?;
     retire(cx, id, base).await;
     Ok(())
+}
+
+/// Writes the leader epochs, as soon as there is space for them.
+async fn epochs_when_space(cx: &Context, id: LogId) -> Result<(), Fault> {
+    loop {
+        let Err(fault) = save_epochs(cx, id).await else { return Ok(()) };
+        wait_for_retry(cx, id, fault).await?;
+    }
 }
 
 /// The checksum of the whole file: kept while it was appended to, or read back if the segment was reopened.

@@ -135,3 +135,49 @@ fn a_partition_is_deleted_from_a_full_disk() {
     pass(&mut world, 100);
     assert!(!disk.files().iter().any(|file| file.contains("topic")), "{:?}", disk.files());
 }
+
+#[test]
+fn a_stale_epoch_is_refused_after_a_crash_as_before() {
+    let setup = Setup { segment_bytes: 64 << 10, ..Setup::default() };
+    let (disk, oracle, mut world, log) = rig(&setup);
+    let at = |world: &mut World<SimDisk>, epoch: i32| {
+        let next = world.marks(&name("topic")).dirty.get();
+        let id = world.oracle.borrow_mut().id();
+        assert!(world.send_at(&log, id, batch(id, 1, 20_000), Some((next, epoch))));
+        world.settle().unwrap();
+    };
+    for epoch in [1, 1, 2, 5, 5, 7, 7, 8] {
+        at(&mut world, epoch);
+    }
+    world.truncate(&log, 6);
+    world.settle().unwrap();
+    // The epoch goes on without being named.
+    put(&mut world, &log, 20_000);
+    at(&mut world, 9);
+    let epochs = |world: &World<SimDisk>| {
+        world.context(0).state.borrow().logs[0].as_ref().unwrap().epochs.clone()
+    };
+    let starts = [(1, 0), (2, 2), (5, 3), (7, 5), (8, 6), (9, 7)];
+    let starts = starts.map(|(epoch, start)| (epoch, Offset::new(start)));
+    assert_eq!(epochs(&world), starts);
+    for sealed in [false, true] {
+        if sealed {
+            // Recovery does not scan what is sealed.
+            pass(&mut world, 500);
+            assert_eq!(tail(&world), 1);
+        }
+        for plan in plans(disk.steps()) {
+            let fork = disk.fork();
+            fork.crash(plan);
+            let oracle = Rc::new(RefCell::new(oracle.borrow().clone()));
+            let mut again = reopen(&fork, &setup, &oracle, End::Power);
+            assert_eq!(epochs(&again), starts, "{plan:?}");
+            let log = again.log(&name("topic")).unwrap();
+            let stale = again.run(log.append_at(Offset::new(8), 8, batch(99, 1, 50))).unwrap();
+            let current = 9;
+            assert_eq!(stale.err(), Some(AppendError::StaleEpoch { current, asked: 8 }));
+            let next = again.run(log.append_at(Offset::new(8), 9, batch(99, 1, 50))).unwrap();
+            assert!(next.is_ok(), "{next:?}");
+        }
+    }
+}
