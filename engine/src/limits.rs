@@ -123,6 +123,12 @@ pub const POINTS_RETRY_NS: u64 = 1_000_000;
 /// Partitions recovered at once.
 pub const RECOVERIES_IN_FLIGHT: usize = 8;
 
+/// Segments without a seal that a shard reads as a whole at once.
+pub const RESEALERS_MAX: usize = 1;
+
+/// Sealed segments of a partition that are looked at at once.
+pub const SEAL_CHECKS_IN_FLIGHT: usize = 8;
+
 /// Reads in flight ahead of a scan, of one chunk each.
 pub const READ_AHEAD: usize = 4;
 

@@ -27,6 +27,7 @@ mod images;
 mod journals;
 mod partition;
 pub(crate) mod scan;
+mod seals;
 
 pub use journals::JournalDamage;
 pub(crate) use partition::Recovered;

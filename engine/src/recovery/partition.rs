@@ -12,12 +12,14 @@ use crate::format::index::{OffsetEntry, TimeEntry};
 use crate::format::names;
 use crate::format::seal::Seal;
 use crate::index::{Index, Indexed};
-use crate::limits::TORN_WINDOW_BYTES;
+use crate::limits::{SEAL_CHECKS_IN_FLIGHT, TORN_WINDOW_BYTES};
+use crate::local::join_bounded;
 use crate::log::{Identity, Sealed, Shape};
 use crate::types::{Offset, Pos};
 
 use super::images::{Home, Image, protect};
 use super::scan::{BatchScanner, Remainder, Scanned, remainder};
+use super::seals::{self, Found};
 
 /// What recovery made of a partition.
 #[derive(Debug)]
@@ -164,11 +166,9 @@ impl<D: Disk> Recovery<'_, D> {
         let point = self.terms.recovery_point;
         let first = bases.partition_point(|base| *base <= point).saturating_sub(1);
         let mut sealed: Vec<Sealed> = Vec::new();
-        for base in &bases[..first] {
-            sealed.push(Sealed { base: *base, end: None, file: None });
-        }
-        let mut recovered = None;
         let mut unsealed = Vec::new();
+        let damage = self.sealed(&bases, first, (&mut sealed, &mut unsealed)).await?;
+        let mut recovered = None;
         let mut scanned_bytes = 0;
         let mut epochs = Epochs::default();
         let mut next = point.max(self.terms.log_start);
@@ -203,7 +203,35 @@ impl<D: Disk> Recovery<'_, D> {
             }
         };
         (out.scanned_bytes, out.epochs) = (scanned_bytes, epochs);
+        out.damage = damage.or(out.damage);
         Ok(out)
+    }
+
+    /// The first `count` segments, which lie before the recovery point: not read, but checked against their seals.
+    async fn sealed(
+        &self,
+        bases: &[Offset],
+        count: usize,
+        (sealed, unsealed): (&mut Vec<Sealed>, &mut Vec<Offset>),
+    ) -> io::Result<Option<Damage>> {
+        let whose = (&self.identity, self.terms.foreign);
+        let checks = (0..count)
+            .map(|at| seals::check(self.disk, self.arena, whose, (bases[at], bases[at + 1])));
+        let found = join_bounded(SEAL_CHECKS_IN_FLIGHT, checks).await;
+        let mut damage = None;
+        for (found, &base) in found.into_iter().zip(bases) {
+            let mut end = None;
+            match found? {
+                Found::Good(length) => end = Some(length),
+                Found::Unsealed => unsealed.push(base),
+                Found::Bad { pos, reason } => {
+                    let path = self.identity.dir.join(names::segment(base));
+                    damage.get_or_insert(Damage { path, pos, offset: base, reason });
+                }
+            }
+            sealed.push(Sealed { base, end, file: None });
+        }
+        Ok(damage)
     }
 
     /// A partition with no segment that is not sealed: its active one is yet to be made.
@@ -247,6 +275,8 @@ impl<D: Disk> Recovery<'_, D> {
                 self.set_aside(&later).await?;
                 let path = self.identity.dir.join(names::segment(base));
                 if last_nonzero > walked.end {
+                    // It is the active one from now on: a seal, if there is one, no longer speaks for it.
+                    self.remove(names::seal(base)).await?;
                     self.cut(base, walked.file, end).await?;
                     prepared = end.ceil(block);
                     cut = Some(Cut { path, pos: walked.end, bytes: last_nonzero - walked.end });
@@ -462,14 +492,19 @@ impl<D: Disk> Recovery<'_, D> {
             self.disk.run(Op::Rename { from, to }).await?;
             // A segment of the same base may come again: nothing derived from this one may speak for it.
             for derived in [names::index(*base), names::time_index(*base), names::seal(*base)] {
-                let path = self.identity.dir.join(derived);
-                match self.disk.run(Op::Unlink { path }).await {
-                    Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
-                    _ => {}
-                }
+                self.remove(derived).await?;
             }
         }
         sync_directory(self.disk, self.identity.dir.clone()).await
+    }
+
+    /// Removes a file of the partition, if it is there.
+    async fn remove(&self, name: String) -> io::Result<()> {
+        let path = self.identity.dir.join(name);
+        match self.disk.run(Op::Unlink { path }).await {
+            Err(error) if error.kind() != io::ErrorKind::NotFound => Err(error),
+            _ => Ok(()),
+        }
     }
 
     /// Cuts a file behind its data and zeroes the rest of the last block. The journal holds the image of that

@@ -211,6 +211,7 @@ pub(crate) fn segment_files(dir: &std::path::Path, base: Offset) -> [PathBuf; 4]
 
 /// Writes what is derived from a sealed segment that a crash left without: indexes and seal.
 pub(crate) async fn reseal(cx: Context, id: LogId, base: Offset) {
+    let _permit = cx.resealers.acquire().await;
     // Failing costs a slower lookup and a later check: the log itself is whole.
     drop(try_reseal(&cx, id, base).await);
 }
@@ -247,7 +248,7 @@ async fn try_reseal(cx: &Context, id: LogId, base: Offset) -> std::io::Result<()
     scanner.finish().await;
     index.finish();
     // Rot below the recovery point, which recovery did not look at: nothing is cut, nothing sealed.
-    if known.is_none_or(|known| known.get() != end) {
+    if known.map_or(length, Pos::get) != end {
         return cx.disk.run(Op::Close { file }).await.map(drop);
     }
     cx.disk.run(Op::Truncate { file, len: end }).await?;

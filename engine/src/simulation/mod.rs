@@ -12,6 +12,7 @@ mod histories;
 mod journals;
 mod memory;
 mod oracle;
+mod seals;
 mod space;
 mod workload;
 mod world;
