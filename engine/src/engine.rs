@@ -123,6 +123,9 @@ impl Engine {
         for recovered in &partitions {
             let point = recovered.identity.name.clone();
             points.set(point, recovered.recovery_point);
+            if let Some(start) = recovered.stated_start() {
+                points.restore_start(recovered.identity.name.clone(), start);
+            }
         }
         let mut shares: Vec<Vec<Recovered>> = (0..config.shards).map(|_| Vec::new()).collect();
         for recovered in partitions {

@@ -28,6 +28,7 @@ mod journals;
 mod partition;
 pub(crate) mod scan;
 mod seals;
+mod starts;
 
 pub use journals::JournalDamage;
 pub(crate) use partition::Recovered;
@@ -119,6 +120,7 @@ pub(crate) async fn recover<D: Disk>(
     let mut partitions =
         recover_all(disk, arena, (&plan, &home), identities, listing.clean).await?;
     drop(replayed);
+    starts::settle(disk, arena, &plan.dir, &partitions).await?;
     sync(disk, &plan.dir).await?;
     let journal_bytes = plan.journal_bytes / plan.shape.block * plan.shape.block;
     empty_journals(disk, arena, &plan, (&home, journal_bytes)).await?;

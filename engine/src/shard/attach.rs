@@ -17,7 +17,7 @@ use crate::types::{FlushPolicy, Incarnation, Offset, PartitionName, Pos};
 
 use super::Context;
 use super::flush::{count_flush, flush, until};
-use super::points::save_epochs;
+use super::points::{self, save_epochs};
 use super::read::Reader;
 use super::state::{Errand, State};
 
@@ -136,6 +136,12 @@ pub(crate) async fn create(
         (state.dir.clone(), state.settings.shape)
     };
     let dir = data.join(name.to_string());
+    if cx.points.is_stale() {
+        // Else a checkpoint might speak of one that was deleted, and of this one after the next opening.
+        let forgotten = points::persist(cx).await;
+        let io = |fault: Fault| std::io::Error::from_raw_os_error(fault.errno);
+        forgotten.map_err(|fault| OpenError::io(&data, "writing checkpoints", io(fault)))?;
+    }
     match cx.disk.run(Op::MakeDir { path: dir.clone() }).await {
         Ok(_) => {}
         // Left by a creation that failed, as on a full disk: no log is known by that name.

@@ -21,7 +21,15 @@ struct Table {
     points: BTreeMap<PartitionName, Offset>,
     changed: bool,
     writing: bool,
+    /// First offsets that are not their first segment's: as recovery found them, without those of deleted partitions.
+    starts: BTreeMap<PartitionName, Offset>,
+    starts_changed: bool,
+    /// A partition is gone, and the files may still speak of it.
+    stale: bool,
 }
+
+/// What is to be written: a file's name and its text.
+type Texts = Vec<(&'static str, String)>;
 
 /// The table.
 #[derive(Debug, Default)]
@@ -41,10 +49,24 @@ impl Points {
         }
     }
 
+    /// The partition begins at `offset`, as its checkpoint says by now.
+    pub(crate) fn restore_start(&self, name: PartitionName, offset: Offset) {
+        self.lock().starts.insert(name, offset);
+    }
+
     /// The partition is gone.
     pub(crate) fn remove(&self, name: &PartitionName) {
         let mut table = self.lock();
-        table.changed |= table.points.remove(name).is_some();
+        let point = table.points.remove(name).is_some();
+        let start = table.starts.remove(name).is_some();
+        table.changed |= point || start;
+        table.starts_changed |= start;
+        table.stale |= point || start;
+    }
+
+    /// Whether a checkpoint on disk may speak of a partition that is gone: to one made anew under its name.
+    pub(crate) fn is_stale(&self) -> bool {
+        self.lock().stale
     }
 
     /// Whether some point may not be on disk yet.
@@ -59,23 +81,35 @@ impl Points {
         table.changed && !table.writing
     }
 
-    /// The file's text, if there is something to persist and nobody is at it. [`Points::end_write`] must follow.
-    pub(crate) fn begin_write(&self) -> Option<String> {
+    /// What is to be persisted, if there is something and nobody is at it. [`Points::end_write`] must follow.
+    fn begin_write(&self) -> Option<Texts> {
         let mut table = self.lock();
         if !table.changed || table.writing {
             return None;
         }
+        let entries = |of: &BTreeMap<PartitionName, Offset>| {
+            let entries: Vec<_> = of.iter().map(|(name, offset)| (name.clone(), *offset)).collect();
+            encode_offsets(&entries)
+        };
+        let mut texts = vec![(names::RECOVERY_POINTS, entries(&table.points))];
+        if table.starts_changed {
+            texts.push((names::LOG_STARTS, entries(&table.starts)));
+        }
         table.changed = false;
         table.writing = true;
-        let entries: Vec<_> = table.points.iter().map(|(n, o)| (n.clone(), *o)).collect();
-        Some(encode_offsets(&entries))
+        Some(texts)
     }
 
     /// The text was written, or not.
-    pub(crate) fn end_write(&self, written: bool) {
+    fn end_write(&self, written: bool) {
         let mut table = self.lock();
         table.writing = false;
-        table.changed |= !written;
+        if !written {
+            table.changed = true;
+        } else if !table.changed {
+            table.stale = false;
+            table.starts_changed = false;
+        }
     }
 }
 
@@ -170,14 +204,18 @@ pub(crate) async fn save_epochs(cx: &Context, id: LogId) -> Result<(), Fault> {
 
 /// Persists the table, if it has changed and no other shard is at it.
 pub(crate) async fn write(cx: &Context) -> Result<(), Fault> {
-    let Some(text) = cx.points.begin_write() else { return Ok(()) };
+    let Some(texts) = cx.points.begin_write() else { return Ok(()) };
     let dir = cx.state.borrow().dir.clone();
-    let path = dir.join(names::RECOVERY_POINTS);
     let arena = cx.arena();
-    let written = match write_small(&cx.disk, &arena, path, text.as_bytes()).await {
-        Ok(()) => sync_directory(&cx.disk, dir).await,
-        error => error,
-    };
+    let mut written = Ok(());
+    for (name, text) in texts {
+        if written.is_ok() {
+            written = write_small(&cx.disk, &arena, dir.join(name), text.as_bytes()).await;
+        }
+    }
+    if written.is_ok() {
+        written = sync_directory(&cx.disk, dir).await;
+    }
     cx.points.end_write(written.is_ok());
     written.map_err(|e| Fault::new("writing recovery points", &e))
 }

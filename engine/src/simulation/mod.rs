@@ -14,6 +14,7 @@ mod memory;
 mod oracle;
 mod seals;
 mod space;
+mod starts;
 mod workload;
 mod world;
 
