@@ -31,7 +31,7 @@ mod seals;
 mod starts;
 
 pub use journals::JournalDamage;
-pub(crate) use partition::Recovered;
+pub(crate) use partition::{Active, Recovered};
 pub use partition::{Cut, Damage};
 
 use images::Home;

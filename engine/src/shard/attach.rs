@@ -10,8 +10,8 @@ use crate::format::names;
 use crate::index::Index;
 use crate::journal::LogId;
 use crate::local::join_bounded;
-use crate::log::{Access, Identity, Log};
-use crate::recovery::{Recovered, write_partition_meta};
+use crate::log::{Access, Identity, Log, Sealed};
+use crate::recovery::{Active, Recovered, write_partition_meta};
 use crate::segment::{Reopened, Segment};
 use crate::types::{FlushPolicy, Incarnation, Offset, PartitionName, Pos};
 
@@ -56,11 +56,12 @@ pub(crate) async fn create_all(
 /// Takes over a recovered partition.
 pub(crate) async fn attach(
     cx: &Context,
-    recovered: Recovered,
+    mut recovered: Recovered,
     policy: FlushPolicy,
 ) -> Result<LogId, OpenError> {
     let dir = recovered.identity.dir.clone();
-    let segment = reopen(cx, &recovered).await.map_err(|e| OpenError::io(&dir, "opening", e))?;
+    let opened = reopen(cx, &recovered).await.map_err(|e| OpenError::io(&dir, "opening", e))?;
+    let segment = opened.unwrap_or_else(|| roll_over(cx, &mut recovered));
     let (id, rolled) = {
         let mut state = cx.state.borrow_mut();
         let id = LogId(state.logs.len() as u32);
@@ -82,8 +83,20 @@ pub(crate) async fn attach(
     Ok(id)
 }
 
-/// The active segment with its last, partial block in memory.
-async fn reopen(cx: &Context, recovered: &Recovered) -> std::io::Result<Segment> {
+/// More partitions than there is memory for their last blocks: one that finds none begins a new segment, which needs
+/// none before it is appended to. What it has is in its file, and is sealed.
+fn roll_over(cx: &Context, recovered: &mut Recovered) -> Segment {
+    let shape = cx.state.borrow().settings.shape;
+    let Active { base, end, .. } = recovered.active;
+    recovered.sealed.push(Sealed { base, end: Some(end), file: None });
+    if recovered.damage.is_none() && !recovered.suspect {
+        recovered.unsealed.push(base);
+    }
+    Segment::new(recovered.next, shape.block, Index::new(recovered.next, shape.index_interval))
+}
+
+/// The active segment with its last, partial block in memory. `None` if there is no memory for that.
+async fn reopen(cx: &Context, recovered: &Recovered) -> std::io::Result<Option<Segment>> {
     let (block, direct) = {
         let state = cx.state.borrow();
         (state.settings.shape.block, state.settings.direct)
@@ -95,18 +108,19 @@ async fn reopen(cx: &Context, recovered: &Recovered) -> std::io::Result<Segment>
     let mut segment = Segment::reopen(base, block, index, was);
     segment.entry_durable = active.exists;
     if active.end == crate::types::Pos::ZERO {
-        return Ok(segment);
+        return Ok(Some(segment));
+    }
+    let start = active.end.floor(block);
+    let bytes = active.end.since(start) as usize;
+    if segment.window.reserve(&cx.arena(), bytes).is_err() {
+        return Ok(None);
     }
     let path = recovered.identity.dir.join(names::segment(base));
     let mode = OpenMode { direct, ..OpenMode::default() };
     let file = open(&cx.disk, &path, mode).await?;
-    let start = active.end.floor(block);
-    if start < active.end {
+    if bytes > 0 {
         let arena = cx.arena();
         let tail = read_at(&cx.disk, &arena, file, start.get(), block as usize).await?;
-        let bytes = active.end.since(start) as usize;
-        let no_memory = || std::io::Error::from_raw_os_error(libc::ENOMEM);
-        segment.window.reserve(&arena, bytes).map_err(|_| no_memory())?;
         segment.window.append(&tail[..bytes]);
     }
     let room = {
@@ -121,7 +135,7 @@ async fn reopen(cx: &Context, recovered: &Recovered) -> std::io::Result<Segment>
         // Opened again when it is needed.
         cx.disk.run(Op::Close { file }).await?;
     }
-    Ok(segment)
+    Ok(Some(segment))
 }
 
 /// Makes a partition's directory, durably but for its entry in the data directory, whose flush many share.

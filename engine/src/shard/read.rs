@@ -317,12 +317,15 @@ async fn open_tail(cx: &Context, id: LogId, place: Place) -> Place {
     Place { source: Source::Tail { file }, ..place }
 }
 
-/// Memory for so many bytes or, if there is no such chunk, the largest there is.
+/// Memory for so many bytes or, if there is no such chunk, the largest there is; a block at least while tails hold all
+/// of the memory.
 fn chunk_at_most(cx: &Context, mut bytes: usize) -> Option<Chunk> {
-    let (arena, block) = (cx.arena(), cx.state.borrow().settings.shape.block as usize);
+    let state = cx.state.borrow();
+    let block = state.settings.shape.block as usize;
     loop {
-        match arena.chunk(bytes) {
+        match state.arena.chunk(bytes) {
             None if bytes > block => bytes = (bytes / 2).next_multiple_of(block),
+            None => return state.chunk(block),
             found => return found,
         }
     }

@@ -77,10 +77,53 @@ fn starve(seed: u64, partitions: u64, policy: FlushPolicy) -> (usize, usize) {
         acked += track.sent.iter().filter(|sent| sent.fate == Fate::Acked).count();
         refused += track.gone.len();
     }
-    if partitions < 256 {
-        survives(&disk, &setup, &oracle, CrashPlan::DropAll);
-    }
+    let (fork, oracle) = survives(&disk, &setup, &oracle, CrashPlan::DropAll);
+    // More tails than there is memory for: their partitions took a new segment, and go on there.
+    let again = World::open(&fork, &setup, &oracle).unwrap();
+    drop(again);
+    fork.crash(CrashPlan::DropAll);
+    let mut again = reopen(&fork, &setup, &oracle, End::Power);
+    let log = again.log(&name("topic7")).unwrap();
+    again.run(log.flush()).unwrap().unwrap();
     (acked, refused)
+}
+
+#[test]
+fn more_tails_than_memory_are_opened_and_read() {
+    let small = Setup { memory_bytes: 2 << 20, ..Setup::default() };
+    let large = Setup { memory_bytes: 64 << 20, ..small.clone() };
+    let disk = disk(SimOptions::default());
+    let oracle: Rc<RefCell<Oracle>> = Rc::default();
+    let mut world = reopen(&disk, &large, &oracle, End::Power);
+    let names: Vec<_> = (0..400).map(|n| name(&format!("topic{n}"))).collect();
+    for name in &names {
+        let log = world.log(name).unwrap();
+        let id = world.oracle.borrow_mut().id();
+        assert!(world.send(&log, id, batch(id, 1, 500)));
+    }
+    settle(&mut world);
+    drop(world);
+    for round in 0..3 {
+        disk.crash(CrashPlan::DropAll);
+        // All can be read, although tails hold all of the memory.
+        let mut world = reopen(&disk, &small, &oracle, End::Power);
+        let until = world.clock_ns() + 2_000_000_000;
+        while world.clock_ns() < until {
+            world.turn(Wait::AtMost(LONG)).unwrap();
+        }
+        let log = world.log(&names[0]).unwrap();
+        let id = world.oracle.borrow_mut().id();
+        world.append(&log, id, batch(id, 1, 500)).unwrap().unwrap();
+        let seals = disk.files().iter().filter(|file| file.ends_with(".seal")).count();
+        assert!(seals > 100, "round {round}: {seals} tails gave way");
+    }
+    disk.crash(CrashPlan::DropAll);
+    let mut world = reopen(&disk, &large, &oracle, End::Power);
+    for name in &names {
+        let log = world.log(name).unwrap();
+        let id = world.oracle.borrow_mut().id();
+        world.append(&log, id, batch(id, 1, 500)).unwrap().unwrap();
+    }
 }
 
 #[test]
