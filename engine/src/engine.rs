@@ -400,7 +400,7 @@ fn refuse_foreign(dir: &Path) -> Result<(), OpenError> {
     Ok(())
 }
 
-fn lock_directory(dir: &Path) -> Result<File, OpenError> {
+pub(crate) fn lock_directory(dir: &Path) -> Result<File, OpenError> {
     let path = dir.join(names::LOCK);
     let opened = File::options().create(true).truncate(false).write(true).open(&path);
     let file = opened.map_err(|e| OpenError::io(&path, "opening the lock file", e))?;
