@@ -1,8 +1,8 @@
 //! Cuts a damaged partition back, on demand: what recovery refuses to do by itself. Nothing is thrown away: what is cut
 //! off is kept beside the log, under names that openings leave alone.
 //!
-//! The order is that of a truncation: the recovery point comes down first, copies are durable before anything is cut, and
-//! the file is cut last. A crash on the way loses nothing, and the repair can be run again.
+//! The order is that of a truncation: the recovery point comes down first, copies are durable before anything is
+//! cut, and the file is cut last. A crash on the way loses nothing, and the repair can be run again.
 
 use std::fs::{self, File};
 use std::io::{self, Write};

@@ -60,7 +60,7 @@ const GATES: [(&str, &[&str], &str); 3] = [
     ),
     (
         "config",
-        &["shard", "calibrate", "handle", "engine"],
+        &["shard", "calibrate", "handle", "engine", "repair"],
         "settings reach lower modules as plain numbers",
     ),
     (
