@@ -19,6 +19,7 @@ use super::attach::Filing;
 use super::flush::{count_flush, until};
 use super::points::save_epochs;
 use super::prepare::{fence, wait_for_retry, write_when_space};
+use super::read::Reader;
 use crate::files::{open, sync_directory, write_small};
 
 /// Seals a segment the log has rolled past.
@@ -212,6 +213,8 @@ pub(crate) fn segment_files(dir: &std::path::Path, base: Offset) -> [PathBuf; 4]
 /// Writes what is derived from a sealed segment that a crash left without: indexes and seal.
 pub(crate) async fn reseal(cx: Context, id: LogId, base: Offset) {
     let _permit = cx.resealers.acquire().await;
+    // Until it is done nothing is truncated: what is sealed here must not become active meanwhile.
+    let _reader = Reader::new(&cx, id);
     // Failing costs a slower lookup and a later check: the log itself is whole.
     drop(try_reseal(&cx, id, base).await);
 }
@@ -221,7 +224,9 @@ async fn try_reseal(cx: &Context, id: LogId, base: Offset) -> std::io::Result<()
         let mut state = cx.state.borrow_mut();
         let (direct, shape) = (state.settings.direct, state.settings.shape);
         let Some(log) = state.log(id) else { return Ok(()) };
-        let known = log.sealed.iter().find(|sealed| sealed.base == base).and_then(|s| s.end);
+        let sealed = log.sealed.iter().find(|sealed| sealed.base == base);
+        // A truncation took it away, or made it the active one.
+        let Some(known) = sealed.map(|sealed| sealed.end) else { return Ok(()) };
         let at = log.sealed.partition_point(|sealed| sealed.base <= base);
         let next = log.sealed.get(at).map_or(log.tail[0].base(), |next| next.base);
         let (dir, incarnation) = (log.identity.dir.clone(), log.identity.incarnation);
