@@ -4,6 +4,7 @@ use std::ops::RangeInclusive;
 use std::path::PathBuf;
 
 use clap::{Args, Parser, Subcommand};
+use ringmain::types::PartitionName;
 
 use crate::crash;
 use crate::plan::{self, Row};
@@ -26,6 +27,14 @@ Examples:
   ringmain-bench verify ./data --json
 
 Reads only. Exit codes: 0 sound, 1 damaged (file, position and offset are named), 2 a wrong flag or value.";
+
+const REPAIR_EXAMPLES: &str = "\
+Examples:
+  ringmain-bench verify ./data                                      says where the damage is
+  ringmain-bench repair ./data --partition orders-0 --cut-at 4711   4711 is the next offset from then on
+
+What is cut off is kept beside the segments in files that end with .cut.void. Exit codes: 0 ok, 1 not cut, 2 a wrong
+flag or value.";
 
 const DUMP_EXAMPLES: &str = "\
 Examples:
@@ -53,6 +62,9 @@ pub enum Command {
     /// Check a data directory: structure, checksums, order, indexes
     #[command(after_help = VERIFY_EXAMPLES)]
     Verify(Verify),
+    /// Cut a damaged partition back, keeping a copy of what is cut
+    #[command(after_help = REPAIR_EXAMPLES)]
+    Repair(Repair),
     /// Print batches and records
     #[command(after_help = DUMP_EXAMPLES)]
     Dump(Dump),
@@ -114,6 +126,19 @@ pub struct Verify {
     pub json: bool,
 }
 
+/// Flags of `repair`.
+#[derive(Args, Clone, Debug)]
+pub struct Repair {
+    /// A data directory that nobody has open
+    pub dir: PathBuf,
+    /// The partition, such as orders-0
+    #[arg(long, value_name = "NAME", value_parser = partition)]
+    pub partition: PartitionName,
+    /// The offset at which the partition is to end: where a batch begins
+    #[arg(long, value_name = "OFFSET", value_parser = clap::value_parser!(i64).range(0..))]
+    pub cut_at: i64,
+}
+
 /// Flags of `dump`.
 #[derive(Args, Clone, Debug)]
 pub struct Dump {
@@ -153,6 +178,10 @@ fn seconds(text: &str) -> Result<u64, String> {
     Err(format!("from {} to {} seconds", SECONDS.start(), SECONDS.end()))
 }
 
+fn partition(name: &str) -> Result<PartitionName, String> {
+    PartitionName::from_directory(name).ok_or_else(|| "not of the form <topic>-<number>".to_owned())
+}
+
 fn row(name: &str) -> Result<&'static Row, String> {
     plan::row(name).ok_or_else(|| {
         let names = plan::ROWS.iter().map(|row| row.name).collect::<Vec<_>>();
@@ -174,7 +203,9 @@ mod tests {
 
     #[test]
     fn wrong_flags_and_values_are_usage_errors() {
-        let wrong: [&[&str]; 7] = [
+        let wrong: [&[&str]; 9] = [
+            &["repair", "data", "--partition", "orders", "--cut-at", "3"],
+            &["repair", "data", "--partition", "orders-0"],
             &["quick", "--seconds", "0"],
             &["quick", "--seconds", "soon"],
             &["quick", "--seconds", "99999"],

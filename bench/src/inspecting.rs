@@ -5,7 +5,9 @@ use std::ops::ControlFlow;
 use std::path::Path;
 
 use anyhow::{Result, bail};
+use ringmain::Config;
 use ringmain::inspect::{DumpOptions, Item, VerifyReport, dump as walk, verify as check};
+use ringmain::types::Offset;
 use serde_json::{Value, json};
 
 use crate::cli;
@@ -77,6 +79,25 @@ fn tell(dir: &Path, report: &VerifyReport) {
         report.journal_groups,
         report.problems.len(),
     );
+}
+
+/// Cuts a partition and tells what was kept.
+///
+/// # Errors
+/// If it was not cut: see [`ringmain::RepairError`].
+pub fn repair(flags: &cli::Repair) -> Result<Verdict> {
+    let at = Offset::new(flags.cut_at);
+    let done = ringmain::repair(Config::new(&flags.dir), &flags.partition, at)?;
+    println!(
+        "{} ends at offset {at} now: {}, byte {}",
+        flags.partition,
+        done.segment.display(),
+        done.pos
+    );
+    for kept in done.kept {
+        println!("kept    {}", kept.display());
+    }
+    Ok(Verdict::Passed)
 }
 
 /// Prints what is in a directory or a file.

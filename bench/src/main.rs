@@ -34,6 +34,7 @@ fn run(cli: Cli) -> Result<Verdict> {
         }
         Command::CrashCheck(flags) => crash::check(&flags.dir).map(|()| Verdict::Passed),
         Command::Verify(flags) => inspecting::verify(&flags),
+        Command::Repair(flags) => inspecting::repair(&flags),
         Command::Dump(flags) => inspecting::dump(&flags),
     }
 }

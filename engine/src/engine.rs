@@ -123,6 +123,9 @@ impl Engine {
         for recovered in &partitions {
             let point = recovered.identity.name.clone();
             points.set(point, recovered.recovery_point);
+            if let Some(start) = recovered.stated_start() {
+                points.restore_start(recovered.identity.name.clone(), start);
+            }
         }
         let mut shares: Vec<Vec<Recovered>> = (0..config.shards).map(|_| Vec::new()).collect();
         for recovered in partitions {
@@ -397,7 +400,7 @@ fn refuse_foreign(dir: &Path) -> Result<(), OpenError> {
     Ok(())
 }
 
-fn lock_directory(dir: &Path) -> Result<File, OpenError> {
+pub(crate) fn lock_directory(dir: &Path) -> Result<File, OpenError> {
     let path = dir.join(names::LOCK);
     let opened = File::options().create(true).truncate(false).write(true).open(&path);
     let file = opened.map_err(|e| OpenError::io(&path, "opening the lock file", e))?;

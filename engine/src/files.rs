@@ -29,7 +29,11 @@ pub(crate) async fn write_small<D: Disk>(
     let file = open(disk, &temporary, OpenMode { create: true, ..OpenMode::default() }).await?;
     let written = write_all(disk, arena, file, bytes).await;
     disk.run(Op::Close { file }).await?;
-    written?;
+    if let Err(error) = written {
+        // On a full disk what is left of it would take the space that others wait for.
+        drop(disk.run(Op::Unlink { path: temporary }).await);
+        return Err(error);
+    }
     disk.run(Op::Rename { from: temporary, to: path }).await.map(drop)
 }
 

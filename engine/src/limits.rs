@@ -63,6 +63,9 @@ pub const DIRECT_ALONE_BYTES: u64 = 128 * 1024;
 /// Journaled bytes of one partition from which they are written back without waiting for a checkpoint.
 pub const WRITE_BACK_BYTES: u64 = 512 * 1024;
 
+/// Memory of a shard beside its arena, for writes that free memory: two journal groups in flight, and padded tails.
+pub const RESERVE_BYTES: usize = 3 * crate::buffers::CHUNK_BYTES_MAX;
+
 /// Largest copy that joins small chunks into one write.
 pub const COALESCED_BYTES_MAX: usize = 128 * 1024;
 
@@ -132,6 +135,12 @@ pub const POINTS_RETRY_NS: u64 = 1_000_000;
 
 /// Partitions recovered at once.
 pub const RECOVERIES_IN_FLIGHT: usize = 8;
+
+/// Segments without a seal that a shard reads as a whole at once.
+pub const RESEALERS_MAX: usize = 1;
+
+/// Sealed segments of a partition that are looked at at once.
+pub const SEAL_CHECKS_IN_FLIGHT: usize = 8;
 
 /// Reads in flight ahead of a scan, of one chunk each.
 pub const READ_AHEAD: usize = 4;

@@ -70,6 +70,8 @@ pub(crate) struct Segment {
     pub(crate) entry_durable: bool,
     /// Whether a procedure is preparing space.
     pub(crate) preparing: bool,
+    /// Whether a truncation is zeroing the rest of its last block: the journal holds the image until that is flushed.
+    pub(crate) rewriting: bool,
     /// Whether the log has rolled past it.
     pub(crate) rolled: bool,
     /// When its first batch came, by the engine's clock.
@@ -122,6 +124,7 @@ impl Segment {
             file: None,
             entry_durable: false,
             preparing: false,
+            rewriting: false,
             rolled: false,
             first_ms: None,
         }

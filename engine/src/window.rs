@@ -53,6 +53,7 @@ impl Window {
 
     /// Makes sure that `bytes` can be appended without asking the arena again.
     pub(crate) fn reserve(&mut self, arena: &Arena, bytes: usize) -> Result<(), NoMemory> {
+        let had = self.pieces.len();
         let mut spare: usize = self.spare();
         while spare < bytes {
             let last = self.pieces.back().map_or(0, |piece| piece.chunk.capacity());
@@ -66,7 +67,11 @@ impl Window {
                     None if want > self.block as usize => {
                         want = (want / 2).max(self.block as usize);
                     }
-                    None => return Err(NoMemory),
+                    None => {
+                        // Half of what is wanted helps nobody: others may do with it.
+                        self.pieces.truncate(had);
+                        return Err(NoMemory);
+                    }
                 }
             };
             spare += chunk.capacity();
@@ -141,6 +146,25 @@ impl Window {
         freed
     }
 
+    /// Exchanges what is left in memory for one chunk of a block, if that saves any and all before the last block is
+    /// before `releasable`. Does nothing if there is no memory for the exchange.
+    pub(crate) fn shrink(&mut self, arena: &Arena, releasable: Pos) {
+        let held: usize = self.pieces.iter().map(|piece| piece.chunk.capacity()).sum();
+        let start = self.end.floor(self.block);
+        if held <= self.block as usize || start > releasable || start < self.base {
+            return;
+        }
+        if start == self.end {
+            self.pieces.clear();
+        } else {
+            let Some(mut chunk) = arena.chunk(self.block as usize) else { return };
+            self.visit(start, self.end, |bytes| chunk.append(bytes));
+            self.pieces.clear();
+            self.pieces.push_back(Piece { base: start, chunk });
+        }
+        self.base = start;
+    }
+
     /// Takes back what was appended from `pos` on. The bytes must not have been sliced: they were in no write.
     pub(crate) fn truncate(&mut self, pos: Pos) {
         assert!(pos >= self.base, "only bytes in memory are taken back");
@@ -203,6 +227,34 @@ mod tests {
         assert_eq!(read(&window, 0, 500_000), data);
         assert!(window.release_to(Pos::new(500_000)) > 0);
         assert!(window.base() > Pos::ZERO);
+    }
+
+    #[test]
+    fn a_refused_reservation_holds_no_memory() {
+        let arena = Arena::new(CHUNK_BYTES_MAX);
+        let (mut window, _) = filled(&arena, 1000);
+        let free = arena.free_bytes();
+        assert_eq!(window.reserve(&arena, CHUNK_BYTES_MAX), Err(NoMemory));
+        assert_eq!(arena.free_bytes(), free);
+    }
+
+    #[test]
+    fn a_shrunk_tail_keeps_its_last_block() {
+        let arena = Arena::new(4 << 20);
+        let (mut window, data) = filled(&arena, 300_000);
+        let start = 300_000 / 4096 * 4096;
+        window.shrink(&arena, Pos::new(start - 1));
+        assert_eq!(window.base(), Pos::ZERO, "what is not in the file stays");
+        window.shrink(&arena, Pos::new(start));
+        assert_eq!((window.base().get(), window.end().get()), (start, 300_000));
+        assert_eq!(arena.bytes() - arena.free_bytes(), 4096);
+        window.reserve(&arena, 9000).expect("room");
+        window.append(&[7; 9000]);
+        assert_eq!(read(&window, start, 300_000), &data[start as usize..]);
+        assert_eq!(read(&window, 300_000, 309_000), [7; 9000]);
+        window.truncate(Pos::new(start));
+        window.shrink(&arena, Pos::new(start));
+        assert_eq!(arena.free_bytes(), arena.bytes(), "an empty tail needs no memory");
     }
 
     #[test]

@@ -14,6 +14,7 @@ mod kafka_cross_check;
 mod kafka_directory;
 mod partitions;
 mod policies;
+mod repairs;
 mod rolls;
 mod sigkill;
 mod support;

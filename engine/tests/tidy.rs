@@ -48,7 +48,7 @@ const LAYERS: [(&str, &[&str]); 8] = [
     ("state of one file", &["window", "segment", "journal"]),
     ("state of one partition", &["log", "recovery", "inspect"]),
     ("event loop", &["shard"]),
-    ("surface", &["calibrate", "handle", "engine"]),
+    ("surface", &["calibrate", "handle", "engine", "repair"]),
 ];
 
 /// Modules that only some may import, whatever the layers say.
@@ -60,7 +60,7 @@ const GATES: [(&str, &[&str], &str); 3] = [
     ),
     (
         "config",
-        &["shard", "calibrate", "handle", "engine"],
+        &["shard", "calibrate", "handle", "engine", "repair"],
         "settings reach lower modules as plain numbers",
     ),
     (

@@ -24,6 +24,8 @@ pub const EPOCHS: &str = "leader-epoch-checkpoint";
 pub const DELETED: &str = ".deleted";
 /// Behind the name of a segment that recovery set aside: nothing in it was acknowledged.
 pub const VOID: &str = ".void";
+/// Ending of what a repair cut off.
+pub const CUT: &str = ".cut.void";
 
 /// Behind the name of a journal that belongs to another data directory.
 pub const FOREIGN: &str = ".foreign";

@@ -20,7 +20,7 @@ pub mod dump;
 mod journals;
 mod partition;
 mod place;
-mod source;
+pub(crate) mod source;
 
 pub use dump::{DumpOptions, Item, dump};
 

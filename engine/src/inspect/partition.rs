@@ -101,6 +101,9 @@ fn segments(report: &mut VerifyReport, dir: &Path) -> Result<Vec<Offset>, OpenEr
                 }
             }
             Some(FileKind::Segment | FileKind::PartitionMeta | FileKind::Epochs) => {}
+            _ if name.ends_with(names::CUT) => {
+                report.note(&path, 0, "kept by a repair, which cut it off");
+            }
             _ if name.ends_with(names::VOID) => {
                 report.note(&path, 0, "set aside by a recovery: nothing in it was acknowledged");
             }

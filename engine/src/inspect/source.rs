@@ -14,7 +14,7 @@ use crate::limits::BATCH_BYTES_MAX;
 const READ_BYTES: usize = 1 << 20;
 
 /// Bytes laid over a file: where each run begins, and the run; oldest first.
-pub(super) type Runs<'a> = &'a [(u64, &'a [u8])];
+pub(crate) type Runs<'a> = &'a [(u64, &'a [u8])];
 
 /// A segment's bytes.
 struct Source<'a> {
@@ -54,7 +54,7 @@ impl Source<'_> {
 }
 
 /// What a walk came upon.
-pub(super) enum Step<'w> {
+pub(crate) enum Step<'w> {
     /// An intact batch at this position.
     Batch(u64, BatchView<'w>),
     /// No intact batch begins at this position; why not, unless the file ends there.
@@ -71,7 +71,7 @@ pub(super) struct Rest {
 }
 
 /// Walks a segment's batches from its beginning.
-pub(super) struct Walker<'a> {
+pub(crate) struct Walker<'a> {
     source: Source<'a>,
     buffer: Vec<u8>,
     /// Where in the buffer the next batch begins.
@@ -85,7 +85,7 @@ pub(super) struct Walker<'a> {
 
 impl<'a> Walker<'a> {
     /// A walker over a file and the bytes to be laid over it.
-    pub(super) fn open(path: &Path, block: u64, runs: Runs<'a>) -> io::Result<Self> {
+    pub(crate) fn open(path: &Path, block: u64, runs: Runs<'a>) -> io::Result<Self> {
         let file = File::open(path)?;
         let end = runs.iter().map(|(at, run)| at + run.len() as u64).max().unwrap_or(0);
         // A replay writes whole blocks.
@@ -113,7 +113,7 @@ impl<'a> Walker<'a> {
     }
 
     /// The next batch.
-    pub(super) fn next(&mut self) -> io::Result<Step<'_>> {
+    pub(crate) fn next(&mut self) -> io::Result<Step<'_>> {
         let pos = self.base + self.at as u64;
         if pos >= self.length() {
             return Ok(Step::End(pos, None));

@@ -144,6 +144,8 @@ pub(crate) struct Log {
     epoch: i32,
     /// Leader epochs and the offset each began at.
     pub(crate) epochs: Vec<(i32, Offset)>,
+    /// Whether they have changed since they were written to the partition's checkpoint.
+    pub(crate) epochs_unsaved: bool,
     waiting: VecDeque<Waiting>,
     /// Whether the shard has it in its queue of logs with work.
     pub(crate) queued: bool,
@@ -153,6 +155,10 @@ pub(crate) struct Log {
     pub(crate) writes_in_flight: u32,
     /// Whether a flush procedure is running.
     pub(crate) flushing: bool,
+    /// Whether a segment's preparation waits for space on the disk, or for files to be closed.
+    pub(crate) stalled: bool,
+    /// Whether it is being deleted: nothing waits for space on the disk on its behalf.
+    pub(crate) deleting: bool,
     /// Rolled segments that a procedure is finishing.
     pub(crate) sealing: u32,
     /// When it was last appended to, in monotonic nanoseconds.
@@ -205,11 +211,14 @@ impl Log {
             log_start,
             epoch: 0,
             epochs: Vec::new(),
+            epochs_unsaved: false,
             waiting: VecDeque::new(),
             queued: false,
             gathering: false,
             writes_in_flight: 0,
             flushing: false,
+            stalled: false,
+            deleting: false,
             sealing: 0,
             used_ns: 0,
             readers: 0,
@@ -231,9 +240,16 @@ impl Log {
         self.waiting.len()
     }
 
+    /// Whether an append waits for what only the journal can do, whatever the policy is now.
+    pub(crate) fn waits_for_journal(&self) -> bool {
+        self.waiting.iter().any(|waiting| waiting.need == Need::Durable)
+            || !self.waiting.is_empty() && self.tail.iter().any(Segment::needs_image)
+    }
+
     /// Sets the epochs as recovery found them.
     pub(crate) fn restore_epochs(&mut self, epochs: Vec<(i32, Offset)>) {
         self.epoch = epochs.last().map_or(0, |(epoch, _)| *epoch);
+        self.epochs_unsaved = !epochs.is_empty();
         self.epochs = epochs;
     }
 
@@ -309,9 +325,7 @@ impl Log {
     ) -> Result<(), NoMemory> {
         let base = self.next;
         self.active().window.reserve(arena, append.bytes.len())?;
-        if let Some((_, epoch)) = append.at {
-            self.enter_epoch(epoch);
-        }
+        self.enter_epoch(append.at.map_or(self.epoch, |(_, epoch)| epoch));
         let epoch = self.epoch;
         let records = append.records;
         let bytes = append.bytes.len() as u32;
@@ -349,10 +363,13 @@ impl Log {
     }
 
     fn enter_epoch(&mut self, epoch: i32) {
-        // Not by the newest epoch alone: a cut removes the line of an epoch that goes on.
-        if self.epochs.last().is_none_or(|(last, _)| epoch > *last) {
+        // Not by the newest epoch alone: a cut removes the line of an epoch that goes on. One that has been 0 from the
+        // beginning needs no line.
+        let last = self.epochs.last().map_or(0, |(last, _)| *last);
+        if epoch > last {
             self.epoch = epoch;
             self.epochs.push((epoch, self.next));
+            self.epochs_unsaved = true;
         }
     }
 
@@ -399,6 +416,17 @@ impl Log {
         }
     }
 
+    /// A flush of a segment's file has ended well: what had been written when it began is on stable storage. Not once
+    /// the log is fenced: after a failed write or flush another that succeeds says nothing of what the first one lost.
+    pub(crate) fn finish_flush(&mut self, base: Offset, reached: Pos) {
+        if matches!(self.access, Access::Fenced(_)) {
+            return;
+        }
+        if let Some(segment) = self.segment(base) {
+            segment.finish_flush(reached);
+        }
+    }
+
     /// All records before `offset` are on stable storage, by a flush.
     pub(crate) fn raise_durable(&mut self, offset: Offset) {
         assert!(offset <= self.next, "only what was appended becomes durable");
@@ -438,6 +466,7 @@ impl Log {
             active.forget_from(start);
             self.next = base;
             self.epochs.retain(|(_, start)| *start < base);
+            self.epochs_unsaved = true;
             let Some(gone) = self.waiting.pop_back() else { break };
             ended(Ended { ticket: gone.ticket, result: Err(error.clone()), buffer: gone.buffer });
         }
@@ -449,6 +478,7 @@ impl Log {
         self.durable = self.durable.min(next);
         self.recovery_point = self.recovery_point.min(next);
         self.epochs.retain(|(_, start)| *start < next);
+        self.epochs_unsaved = true;
         self.end_waiting(&AppendError::Truncated, &mut ended);
     }
 

@@ -17,6 +17,7 @@ use crate::types::{Incarnation, Offset, Pos};
 #[derive(Clone, Debug)]
 pub(crate) struct Home {
     pub(crate) dir: PathBuf,
+    pub(crate) direct: bool,
     pub(crate) directory: u64,
     pub(crate) block: u32,
     /// The epoch of this opening.
@@ -68,7 +69,7 @@ pub(crate) async fn protect<D: Disk>(
     let first = GroupHeader::first(home.epoch);
     let (chunk, _) = writer.finish(first, block);
     let path = home.dir.join(names::image(image.incarnation.0));
-    let mode = OpenMode { create: true, direct: true, ..OpenMode::default() };
+    let mode = OpenMode { create: true, direct: home.direct, ..OpenMode::default() };
     let file = open(disk, &path, mode).await?;
     let head_bytes = head.len();
     let head = Op::Write { file, pos: 0, data: head.slice(0..head_bytes), durable: false };

@@ -8,6 +8,7 @@ use crate::buffers::{Arena, CHUNK_BYTES_MAX};
 use crate::command::{Disk, FileHandle, Op, OpenMode};
 use crate::error::OpenError;
 use crate::files::{open, read_at};
+use crate::format::meta::{BLOCK_BYTES_MAX, BLOCK_BYTES_MIN};
 use crate::format::names;
 use crate::journal::group::{Entry, FILE_HEADER_BLOCKS, FileHeader};
 use crate::journal::replay::{Suspects, replay};
@@ -36,12 +37,12 @@ pub struct JournalDamage {
 pub(crate) async fn read<D: Disk>(
     disk: &D,
     arena: &Arena,
-    path: PathBuf,
+    (path, direct): (PathBuf, bool),
     directory: u64,
     damage: &mut Vec<JournalDamage>,
 ) -> Result<Option<FoundJournal>, OpenError> {
     let wrap = |error| OpenError::io(&path, "reading the journal", error);
-    let mode = OpenMode { read_only: true, direct: true, ..OpenMode::default() };
+    let mode = OpenMode { read_only: true, direct, ..OpenMode::default() };
     let file = open(disk, &path, mode).await.map_err(wrap)?;
     let found = read_open(disk, arena, file).await;
     disk.run(Op::Close { file }).await.map_err(wrap)?;
@@ -87,26 +88,33 @@ pub(crate) async fn read<D: Disk>(
     Ok(Some(FoundJournal { path, header, ring }))
 }
 
-type Headers = [Result<Option<FileHeader>, u16>; 2];
+/// What a file header may be: of a version that is not known, none, or one.
+type Header = Result<Option<FileHeader>, u16>;
 
 async fn read_open<D: Disk>(
     disk: &D,
     arena: &Arena,
     file: FileHandle,
-) -> io::Result<(Headers, Vec<u8>)> {
+) -> io::Result<(Vec<Header>, Vec<u8>)> {
     let length = disk.run(Op::Length { file }).await?.into_length();
     let mut bytes = Vec::with_capacity(length as usize);
     let mut reader = FileReader::new(disk, arena, file, 0, length);
     while let Some(chunk) = reader.next().await? {
         bytes.extend_from_slice(&chunk);
     }
-    let first = FileHeader::decode(&bytes);
-    let block = match &first {
-        Ok(Some(header)) => header.block as usize,
-        _ => crate::buffers::PAGE_BYTES,
-    };
-    let second = FileHeader::decode(bytes.get(block..).unwrap_or_default());
-    Ok(([first, second], bytes))
+    Ok((headers(&bytes), bytes))
+}
+
+/// Both copies of the file header. The second lies at the second block, whose size is that of any block there may be
+/// if the first copy does not say; and it counts only where its own block size puts it.
+fn headers(bytes: &[u8]) -> Vec<Header> {
+    let blocks = std::iter::successors(Some(BLOCK_BYTES_MIN), |block| Some(block * 2));
+    let blocks = blocks.take_while(|block| *block <= BLOCK_BYTES_MAX);
+    let second = blocks.map(|block| {
+        let found = FileHeader::decode(bytes.get(block as usize..).unwrap_or_default());
+        found.map(|header| header.filter(|header| header.block == block))
+    });
+    std::iter::once(FileHeader::decode(bytes)).chain(second).collect()
 }
 
 /// Bytes to lay over segments, by partition and segment; in order of age.
@@ -233,11 +241,11 @@ async fn lay_over_range<D: Disk>(
 pub(crate) async fn empty<D: Disk>(
     disk: &D,
     arena: &Arena,
-    dir: &Path,
+    (dir, direct): (&Path, bool),
     header: FileHeader,
 ) -> io::Result<FileHandle> {
     let path = dir.join(names::journal(header.shard));
-    let mode = OpenMode { create: true, direct: true, ..OpenMode::default() };
+    let mode = OpenMode { create: true, direct, ..OpenMode::default() };
     let file = open(disk, &path, mode).await?;
     let length = disk.run(Op::Length { file }).await?.into_length();
     if length != header.bytes {
@@ -296,4 +304,34 @@ async fn write_header<D: Disk>(
     let pos = ((header.epoch >> 32) % FILE_HEADER_BLOCKS) * header.block as u64;
     let data = chunk.slice(0..block);
     disk.run(Op::Write { file, pos, data, durable: true }).await.map(drop)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_second_file_header_is_found_whatever_the_block() {
+        let mut block = BLOCK_BYTES_MIN;
+        while block <= BLOCK_BYTES_MAX {
+            let header =
+                FileHeader { epoch: 5 << 32, block, bytes: 4 << 20, shard: 1, directory: 7 };
+            let newer = FileHeader { epoch: 6 << 32, ..header };
+            let mut bytes = vec![0; 4 << 17];
+            // The first copy is torn, and what the second one's block holds behind it is no header.
+            bytes[..32].copy_from_slice(&newer.encode()[..32]);
+            bytes[block as usize..][..FileHeader::BYTES].copy_from_slice(&header.encode());
+            let found: Vec<_> = headers(&bytes).into_iter().flatten().flatten().collect();
+            assert_eq!(found, [header], "block {block}");
+            bytes[..FileHeader::BYTES].copy_from_slice(&newer.encode());
+            let found: Vec<_> = headers(&bytes).into_iter().flatten().flatten().collect();
+            assert_eq!(found, [newer, header], "block {block}");
+            block *= 2;
+        }
+        let elsewhere =
+            FileHeader { epoch: 5 << 32, block: 8192, bytes: 1, shard: 1, directory: 7 };
+        let mut bytes = vec![0; 4 << 17];
+        bytes[4096..][..FileHeader::BYTES].copy_from_slice(&elsewhere.encode());
+        assert!(headers(&bytes).into_iter().flatten().flatten().next().is_none(), "misplaced");
+    }
 }

@@ -27,9 +27,11 @@ mod images;
 mod journals;
 mod partition;
 pub(crate) mod scan;
+mod seals;
+mod starts;
 
 pub use journals::JournalDamage;
-pub(crate) use partition::Recovered;
+pub(crate) use partition::{Active, Recovered};
 pub use partition::{Cut, Damage};
 
 use images::Home;
@@ -102,6 +104,7 @@ pub(crate) async fn recover<D: Disk>(
     let epoch = u64::from(journals_meta.epoch) << 32 | random() >> 32;
     let home = Home {
         dir: plan.dir.clone(),
+        direct: plan.direct,
         directory: journals_meta.directory,
         block: meta.block_bytes(),
         epoch,
@@ -117,6 +120,7 @@ pub(crate) async fn recover<D: Disk>(
     let mut partitions =
         recover_all(disk, arena, (&plan, &home), identities, listing.clean).await?;
     drop(replayed);
+    starts::settle(disk, arena, &plan.dir, &partitions).await?;
     sync(disk, &plan.dir).await?;
     let journal_bytes = plan.journal_bytes / plan.shape.block * plan.shape.block;
     empty_journals(disk, arena, &plan, (&home, journal_bytes)).await?;
@@ -279,7 +283,8 @@ async fn read_journals<D: Disk>(
     for name in listing.journals.iter().filter(|_| !listing.clean) {
         let path = plan.dir.join(name);
         let damage = &mut report.journal_damage;
-        found.extend(journals::read(disk, arena, path, meta.directory, damage).await?);
+        let place = (path, plan.direct);
+        found.extend(journals::read(disk, arena, place, meta.directory, damage).await?);
     }
     if !listing.clean {
         for shard in 0..meta.journals {
@@ -494,7 +499,8 @@ async fn empty_journals<D: Disk>(
             shard,
             directory: home.directory,
         };
-        let file = journals::empty(disk, arena, &plan.dir, header).await.map_err(io)?;
+        let place = (plan.dir.as_path(), plan.direct);
+        let file = journals::empty(disk, arena, place, header).await.map_err(io)?;
         disk.run(Op::Close { file }).await.map_err(io)?;
     }
     sync(disk, &plan.dir).await

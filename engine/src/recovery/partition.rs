@@ -7,17 +7,19 @@ use std::path::PathBuf;
 use crate::buffers::Arena;
 use crate::command::{Disk, Done, FileHandle, Op, OpenMode};
 use crate::files::{open, read_small, sync_directory};
-use crate::format::checkpoint::decode_epochs;
+use crate::format::checkpoint::{EpochStart, decode_epochs};
 use crate::format::index::{OffsetEntry, TimeEntry};
 use crate::format::names;
 use crate::format::seal::Seal;
 use crate::index::{Index, Indexed};
-use crate::limits::TORN_WINDOW_BYTES;
+use crate::limits::{SEAL_CHECKS_IN_FLIGHT, TORN_WINDOW_BYTES};
+use crate::local::join_bounded;
 use crate::log::{Identity, Sealed, Shape};
 use crate::types::{Offset, Pos};
 
 use super::images::{Home, Image, protect};
 use super::scan::{BatchScanner, Remainder, Scanned, remainder};
+use super::seals::{self, Found};
 
 /// What recovery made of a partition.
 #[derive(Debug)]
@@ -105,6 +107,44 @@ pub(crate) struct Recovery<'a, D: Disk> {
     pub(crate) home: &'a Home,
 }
 
+/// Leader epochs of the batches that were walked, and the first offset of these.
+#[derive(Debug, Default)]
+struct Epochs {
+    from: Option<Offset>,
+    starts: Vec<(i32, Offset)>,
+}
+
+impl Epochs {
+    fn see(&mut self, epoch: i32, first: Offset) {
+        self.from.get_or_insert(first);
+        if self.starts.last().is_none_or(|(last, _)| epoch > *last) {
+            self.starts.push((epoch, first));
+        }
+    }
+
+    fn extend(&mut self, later: &mut Self) {
+        self.from = self.from.or(later.from);
+        for (epoch, first) in later.starts.drain(..) {
+            self.see(epoch, first);
+        }
+    }
+
+    /// The checkpoint's lines up to the walk, then what the walk saw: the checkpoint is written before the recovery
+    /// point moves, and need not have what comes after.
+    fn after(self, checkpoint: Vec<EpochStart>, next: Offset) -> Vec<(i32, Offset)> {
+        let known = |start: Offset| self.from.map_or(start <= next, |from| start < from);
+        let lines = checkpoint.into_iter().map(|line| (line.epoch, line.start_offset));
+        let mut out: Vec<(i32, Offset)> = lines.filter(|(_, start)| known(*start)).collect();
+        for (epoch, first) in self.starts {
+            // Epoch 0 from the beginning needs no line.
+            if epoch > out.last().map_or(0, |(last, _)| *last) {
+                out.push((epoch, first));
+            }
+        }
+        out
+    }
+}
+
 struct Walked {
     end: u64,
     next: Offset,
@@ -115,6 +155,7 @@ struct Walked {
     complete: bool,
     /// All bytes are good, but offsets are missing before the next segment begins.
     gap: bool,
+    epochs: Epochs,
     file: FileHandle,
 }
 
@@ -125,16 +166,16 @@ impl<D: Disk> Recovery<'_, D> {
         let point = self.terms.recovery_point;
         let first = bases.partition_point(|base| *base <= point).saturating_sub(1);
         let mut sealed: Vec<Sealed> = Vec::new();
-        for base in &bases[..first] {
-            sealed.push(Sealed { base: *base, end: None, file: None });
-        }
-        let mut recovered = None;
         let mut unsealed = Vec::new();
+        let damage = self.sealed(&bases, first, (&mut sealed, &mut unsealed)).await?;
+        let mut recovered = None;
         let mut scanned_bytes = 0;
+        let mut epochs = Epochs::default();
         let mut next = point.max(self.terms.log_start);
         for (at, base) in bases.iter().enumerate().skip(first) {
             let following = bases.get(at + 1).copied();
-            let walked = self.walk(*base, following).await?;
+            let mut walked = self.walk(*base, following).await?;
+            epochs.extend(&mut walked.epochs);
             scanned_bytes += walked.read_bytes;
             let last = following.is_none();
             let cut = self.judge(*base, &walked, &bases[at + 1..]).await?;
@@ -153,22 +194,50 @@ impl<D: Disk> Recovery<'_, D> {
                 }
             }
         }
-        let Some((base, walked, verdict)) = recovered else {
-            return self.fresh(next, (sealed, unsealed), scanned_bytes).await;
+        let end = recovered.as_ref().map_or(next, |(_, walked, _)| walked.next);
+        let epochs = self.epochs(epochs, end).await?;
+        let mut out = match recovered {
+            None => self.fresh(next, (sealed, unsealed)),
+            Some((base, walked, verdict)) => {
+                self.finish(base, (walked, verdict), (sealed, unsealed)).await?
+            }
         };
-        self.finish(base, (walked, verdict), (sealed, unsealed), scanned_bytes).await
+        (out.scanned_bytes, out.epochs) = (scanned_bytes, epochs);
+        out.damage = damage.or(out.damage);
+        Ok(out)
+    }
+
+    /// The first `count` segments, which lie before the recovery point: not read, but checked against their seals.
+    async fn sealed(
+        &self,
+        bases: &[Offset],
+        count: usize,
+        (sealed, unsealed): (&mut Vec<Sealed>, &mut Vec<Offset>),
+    ) -> io::Result<Option<Damage>> {
+        let whose = (&self.identity, self.terms.foreign);
+        let checks = (0..count)
+            .map(|at| seals::check(self.disk, self.arena, whose, (bases[at], bases[at + 1])));
+        let found = join_bounded(SEAL_CHECKS_IN_FLIGHT, checks).await;
+        let mut damage = None;
+        for (found, &base) in found.into_iter().zip(bases) {
+            let mut end = None;
+            match found? {
+                Found::Good(length) => end = Some(length),
+                Found::Unsealed => unsealed.push(base),
+                Found::Bad { pos, reason } => {
+                    let path = self.identity.dir.join(names::segment(base));
+                    damage.get_or_insert(Damage { path, pos, offset: base, reason });
+                }
+            }
+            sealed.push(Sealed { base, end, file: None });
+        }
+        Ok(damage)
     }
 
     /// A partition with no segment that is not sealed: its active one is yet to be made.
-    async fn fresh(
-        self,
-        base: Offset,
-        (sealed, unsealed): (Vec<Sealed>, Vec<Offset>),
-        scanned_bytes: u64,
-    ) -> io::Result<Recovered> {
-        let epochs = self.epochs(base).await?;
+    fn fresh(self, base: Offset, (sealed, unsealed): (Vec<Sealed>, Vec<Offset>)) -> Recovered {
         let log_start = sealed.first().map_or(base, |first| first.base).max(self.terms.log_start);
-        Ok(Recovered {
+        Recovered {
             active: Active {
                 base,
                 index: Index::new(base, self.terms.shape.index_interval),
@@ -181,13 +250,13 @@ impl<D: Disk> Recovery<'_, D> {
             log_start: log_start.min(base),
             next: base,
             recovery_point: base,
-            epochs,
+            epochs: Vec::new(),
             unsealed,
-            scanned_bytes,
+            scanned_bytes: 0,
             cut: None,
             damage: None,
             suspect: self.terms.suspect,
-        })
+        }
     }
 
     async fn finish(
@@ -195,7 +264,6 @@ impl<D: Disk> Recovery<'_, D> {
         base: Offset,
         (walked, verdict): (Walked, Verdict),
         (sealed, unsealed): (Vec<Sealed>, Vec<Offset>),
-        scanned_bytes: u64,
     ) -> io::Result<Recovered> {
         let block = self.terms.shape.block;
         let end = Pos::new(walked.end);
@@ -207,6 +275,8 @@ impl<D: Disk> Recovery<'_, D> {
                 self.set_aside(&later).await?;
                 let path = self.identity.dir.join(names::segment(base));
                 if last_nonzero > walked.end {
+                    // It is the active one from now on: a seal, if there is one, no longer speaks for it.
+                    self.remove(names::seal(base)).await?;
                     self.cut(base, walked.file, end).await?;
                     prepared = end.ceil(block);
                     cut = Some(Cut { path, pos: walked.end, bytes: last_nonzero - walked.end });
@@ -225,7 +295,6 @@ impl<D: Disk> Recovery<'_, D> {
         }
         self.sync_and_close(walked.file).await?;
         sync_directory(self.disk, self.identity.dir.clone()).await?;
-        let epochs = self.epochs(walked.next).await?;
         let log_start = sealed.first().map_or(base, |first| first.base).max(self.terms.log_start);
         Ok(Recovered {
             active: Active { base, index: walked.index, end, prepared, exists: true },
@@ -234,9 +303,9 @@ impl<D: Disk> Recovery<'_, D> {
             recovery_point: self.terms.recovery_point.min(walked.next),
             identity: self.identity,
             sealed,
-            epochs,
+            epochs: Vec::new(),
             unsealed,
-            scanned_bytes,
+            scanned_bytes: 0,
             cut,
             damage,
             suspect: self.terms.suspect,
@@ -280,6 +349,7 @@ impl<D: Disk> Recovery<'_, D> {
             }
             let mut scanner = BatchScanner::new(self.disk, self.arena, file, from, length);
             let (mut next, mut end, mut void) = (base, from, false);
+            let mut epochs = Epochs::default();
             while let Scanned::Batch(pos, header) = scanner.next().await? {
                 let Some((first, last)) = header.offsets() else { break };
                 // What was left of a failed tail is void from where the next segment begins.
@@ -293,6 +363,7 @@ impl<D: Disk> Recovery<'_, D> {
                 let bytes = header.batch_bytes() as u32;
                 let max_timestamp = header.max_timestamp;
                 index.push(Indexed { last, pos: Pos::new(pos), bytes, max_timestamp });
+                epochs.see(header.leader_epoch, first);
                 next = last.plus(1);
                 end = pos + u64::from(bytes);
             }
@@ -305,7 +376,17 @@ impl<D: Disk> Recovery<'_, D> {
             let used_up = void || end == length;
             let complete = following.map_or(used_up, |limit| next >= limit);
             let gap = used_up && !complete;
-            return Ok(Walked { end, next, length, index, read_bytes, complete, gap, file });
+            return Ok(Walked {
+                end,
+                next,
+                length,
+                index,
+                read_bytes,
+                complete,
+                gap,
+                epochs,
+                file,
+            });
         }
         unreachable!("the walk from the beginning returns")
     }
@@ -411,14 +492,19 @@ impl<D: Disk> Recovery<'_, D> {
             self.disk.run(Op::Rename { from, to }).await?;
             // A segment of the same base may come again: nothing derived from this one may speak for it.
             for derived in [names::index(*base), names::time_index(*base), names::seal(*base)] {
-                let path = self.identity.dir.join(derived);
-                match self.disk.run(Op::Unlink { path }).await {
-                    Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
-                    _ => {}
-                }
+                self.remove(derived).await?;
             }
         }
         sync_directory(self.disk, self.identity.dir.clone()).await
+    }
+
+    /// Removes a file of the partition, if it is there.
+    async fn remove(&self, name: String) -> io::Result<()> {
+        let path = self.identity.dir.join(name);
+        match self.disk.run(Op::Unlink { path }).await {
+            Err(error) if error.kind() != io::ErrorKind::NotFound => Err(error),
+            _ => Ok(()),
+        }
     }
 
     /// Cuts a file behind its data and zeroes the rest of the last block. The journal holds the image of that
@@ -448,14 +534,11 @@ impl<D: Disk> Recovery<'_, D> {
         self.disk.run(Op::Close { file }).await.map(drop)
     }
 
-    async fn epochs(&self, next: Offset) -> io::Result<Vec<(i32, Offset)>> {
+    /// The partition's leader epochs: from its checkpoint, and what the walk saw.
+    async fn epochs(&self, seen: Epochs, next: Offset) -> io::Result<Vec<(i32, Offset)>> {
         let path = self.identity.dir.join(names::EPOCHS);
-        let Some(text) = read_small(self.disk, self.arena, &path).await? else {
-            return Ok(Vec::new());
-        };
-        let entries = decode_epochs(&text).unwrap_or_default();
-        let kept = entries.into_iter().map(|entry| (entry.epoch, entry.start_offset));
-        Ok(kept.filter(|(_, start)| *start <= next).collect())
+        let text = read_small(self.disk, self.arena, &path).await?.unwrap_or_default();
+        Ok(seen.after(decode_epochs(&text).unwrap_or_default(), next))
     }
 }
 

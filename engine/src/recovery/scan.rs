@@ -9,7 +9,13 @@ use crate::buffers::{Arena, CHUNK_BYTES_MAX, Chunk};
 use crate::command::{Disk, FileHandle};
 use crate::files::read_at;
 use crate::format::batch_header::{BatchHeader, HEADER_BYTES};
+use crate::format::meta::BLOCK_BYTES_MAX;
 use crate::limits::{BATCH_BYTES_MAX, READ_AHEAD};
+
+/// Where reads begin and end: a multiple of any block.
+const ALIGNMENT: u64 = BLOCK_BYTES_MAX as u64;
+
+const _: () = assert!((CHUNK_BYTES_MAX as u64).is_multiple_of(ALIGNMENT));
 
 type Reading = Pin<Box<dyn Future<Output = io::Result<Chunk>>>>;
 
@@ -32,7 +38,7 @@ impl<D: Disk> FileReader<D> {
             disk: disk.clone(),
             arena: arena.clone(),
             file,
-            next: pos / 4096 * 4096,
+            next: pos / ALIGNMENT * ALIGNMENT,
             length,
             ahead: VecDeque::new(),
             read_bytes: 0,
@@ -44,7 +50,7 @@ impl<D: Disk> FileReader<D> {
         while self.ahead.len() < READ_AHEAD && self.next < self.length {
             let (disk, arena, file, pos) =
                 (self.disk.clone(), self.arena.clone(), self.file, self.next);
-            let left = (self.length - pos).next_multiple_of(4096);
+            let left = (self.length - pos).next_multiple_of(ALIGNMENT);
             let bytes = left.min(CHUNK_BYTES_MAX as u64) as usize;
             self.next += bytes as u64;
             let mut reading: Reading =
@@ -95,7 +101,7 @@ pub(crate) struct BatchScanner<D: Disk> {
 impl<D: Disk> BatchScanner<D> {
     /// A scanner whose first batch begins at `pos`.
     pub(crate) fn new(disk: &D, arena: &Arena, file: FileHandle, pos: u64, length: u64) -> Self {
-        let base = pos / 4096 * 4096;
+        let base = pos / ALIGNMENT * ALIGNMENT;
         Self {
             reader: FileReader::new(disk, arena, file, pos, length),
             buffer: Vec::new(),
@@ -181,7 +187,7 @@ pub(crate) async fn remainder<D: Disk>(
     block: u64,
 ) -> io::Result<Remainder> {
     let mut out = Remainder::default();
-    let mut base = pos / 4096 * 4096;
+    let mut base = pos / ALIGNMENT * ALIGNMENT;
     let block_end = pos.next_multiple_of(block);
     let mut reader = FileReader::new(disk, arena, file, pos, length);
     while let Some(chunk) = reader.next().await? {

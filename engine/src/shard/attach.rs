@@ -5,19 +5,19 @@ use std::path::Path;
 use crate::command::{Disk, Op, OpenMode};
 use crate::error::{ControlError, Fault, OpenError};
 use crate::files::{open, read_at, sync_directory, write_small};
-use crate::format::checkpoint::{EpochStart, encode_epochs};
 use crate::format::meta::PartitionMeta;
 use crate::format::names;
 use crate::index::Index;
 use crate::journal::LogId;
 use crate::local::join_bounded;
-use crate::log::{Access, Identity, Log};
-use crate::recovery::{Recovered, write_partition_meta};
+use crate::log::{Access, Identity, Log, Sealed};
+use crate::recovery::{Active, Recovered, write_partition_meta};
 use crate::segment::{Reopened, Segment};
 use crate::types::{FlushPolicy, Incarnation, Offset, PartitionName, Pos};
 
 use super::Context;
-use super::flush::{flush, until};
+use super::flush::{count_flush, flush, until};
+use super::points::{self, save_epochs};
 use super::read::Reader;
 use super::state::{Errand, State};
 
@@ -56,11 +56,12 @@ pub(crate) async fn create_all(
 /// Takes over a recovered partition.
 pub(crate) async fn attach(
     cx: &Context,
-    recovered: Recovered,
+    mut recovered: Recovered,
     policy: FlushPolicy,
 ) -> Result<LogId, OpenError> {
     let dir = recovered.identity.dir.clone();
-    let segment = reopen(cx, &recovered).await.map_err(|e| OpenError::io(&dir, "opening", e))?;
+    let opened = reopen(cx, &recovered).await.map_err(|e| OpenError::io(&dir, "opening", e))?;
+    let segment = opened.unwrap_or_else(|| roll_over(cx, &mut recovered));
     let (id, rolled) = {
         let mut state = cx.state.borrow_mut();
         let id = LogId(state.logs.len() as u32);
@@ -83,8 +84,20 @@ pub(crate) async fn attach(
     Ok(id)
 }
 
-/// The active segment with its last, partial block in memory.
-async fn reopen(cx: &Context, recovered: &Recovered) -> std::io::Result<Segment> {
+/// More partitions than there is memory for their last blocks: one that finds none begins a new segment, which needs
+/// none before it is appended to. What it has is in its file, and is sealed.
+fn roll_over(cx: &Context, recovered: &mut Recovered) -> Segment {
+    let shape = cx.state.borrow().settings.shape;
+    let Active { base, end, .. } = recovered.active;
+    recovered.sealed.push(Sealed { base, end: Some(end), file: None });
+    if recovered.damage.is_none() && !recovered.suspect {
+        recovered.unsealed.push(base);
+    }
+    Segment::new(recovered.next, shape.block, Index::new(recovered.next, shape.index_interval))
+}
+
+/// The active segment with its last, partial block in memory. `None` if there is no memory for that.
+async fn reopen(cx: &Context, recovered: &Recovered) -> std::io::Result<Option<Segment>> {
     let (block, direct) = {
         let state = cx.state.borrow();
         (state.settings.shape.block, state.settings.direct)
@@ -96,18 +109,19 @@ async fn reopen(cx: &Context, recovered: &Recovered) -> std::io::Result<Segment>
     let mut segment = Segment::reopen(base, block, index, was);
     segment.entry_durable = active.exists;
     if active.end == crate::types::Pos::ZERO {
-        return Ok(segment);
+        return Ok(Some(segment));
+    }
+    let start = active.end.floor(block);
+    let bytes = active.end.since(start) as usize;
+    if segment.window.reserve(&cx.arena(), bytes).is_err() {
+        return Ok(None);
     }
     let path = recovered.identity.dir.join(names::segment(base));
     let mode = OpenMode { direct, ..OpenMode::default() };
     let file = open(&cx.disk, &path, mode).await?;
-    let start = active.end.floor(block);
-    if start < active.end {
+    if bytes > 0 {
         let arena = cx.arena();
         let tail = read_at(&cx.disk, &arena, file, start.get(), block as usize).await?;
-        let bytes = active.end.since(start) as usize;
-        let no_memory = || std::io::Error::from_raw_os_error(libc::ENOMEM);
-        segment.window.reserve(&arena, bytes).map_err(|_| no_memory())?;
         segment.window.append(&tail[..bytes]);
     }
     let room = {
@@ -122,7 +136,7 @@ async fn reopen(cx: &Context, recovered: &Recovered) -> std::io::Result<Segment>
         // Opened again when it is needed.
         cx.disk.run(Op::Close { file }).await?;
     }
-    Ok(segment)
+    Ok(Some(segment))
 }
 
 /// Makes a partition's directory, durably but for its entry in the data directory, whose flush many share.
@@ -137,6 +151,12 @@ pub(crate) async fn create(
         (state.dir.clone(), state.settings.shape)
     };
     let dir = data.join(name.to_string());
+    if cx.points.is_stale() {
+        // Else a checkpoint might speak of one that was deleted, and of this one after the next opening.
+        let forgotten = points::persist(cx).await;
+        let io = |fault: Fault| std::io::Error::from_raw_os_error(fault.errno);
+        forgotten.map_err(|fault| OpenError::io(&data, "writing checkpoints", io(fault)))?;
+    }
     match cx.disk.run(Op::MakeDir { path: dir.clone() }).await {
         Ok(_) => {}
         // Left by a creation that failed, as on a full disk: no log is known by that name.
@@ -301,32 +321,19 @@ async fn bring_to_file(cx: &Context, id: LogId, goal: (Offset, Pos)) -> Result<(
         super::prepare::fence(cx, id, fault);
         return Err(ControlError::Disk(fault));
     }
-    let mut state = cx.state.borrow_mut();
-    if let Some(segment) = state.segment(id, base) {
-        segment.finish_flush(reached);
-    }
-    state.settle(id);
-    state.progress.notify();
-    Ok(())
+    count_flush(cx, id, (base, reached))
 }
 
 async fn write_epochs(cx: &Context, id: LogId) -> Result<(), ControlError> {
-    let _filing = Filing::begin(cx, id).await?;
-    let (path, text) = {
-        let mut state = cx.state.borrow_mut();
-        let Some(log) = state.log(id) else { return Err(ControlError::Closed) };
-        if log.epochs.is_empty() {
-            return Ok(());
-        }
-        let entries: Vec<EpochStart> = log
-            .epochs
-            .iter()
-            .map(|(epoch, start_offset)| EpochStart { epoch: *epoch, start_offset: *start_offset })
-            .collect();
-        (log.identity.dir.join(names::EPOCHS), encode_epochs(&entries))
+    let dir = match cx.state.borrow_mut().log(id) {
+        Some(log) if log.epochs_unsaved => log.identity.dir.clone(),
+        Some(_) => return Ok(()),
+        None => return Err(ControlError::Closed),
     };
-    let written = write_small(&cx.disk, &cx.arena(), path, text.as_bytes()).await;
-    written.map_err(|e| ControlError::Disk(Fault::new("writing leader epochs", &e)))
+    let _filing = Filing::begin(cx, id).await?;
+    save_epochs(cx, id).await.map_err(ControlError::Disk)?;
+    let synced = sync_directory(&cx.disk, dir).await;
+    synced.map_err(|e| ControlError::Disk(Fault::new("flushing a directory", &e)))
 }
 
 /// Closes a log cleanly: everything in its file, the file cut to its data, the indexes beside it.

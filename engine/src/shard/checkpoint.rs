@@ -64,12 +64,20 @@ pub(crate) async fn checkpoint(cx: Context, extent: Extent) -> bool {
     let mut carried: Vec<LogId> = Vec::new();
     // A padded tail may still be needed after the whole blocks: twice is enough, the bound is for safety.
     for _ in 0..16 {
+        // What is known to be stuck first: it needs room in the journal, of which appends leave less by the hour.
+        let fenced = fenced(&cx.state.borrow(), until, &carried);
+        if !carry(&cx, until, &fenced).await {
+            return false;
+        }
+        carried.extend(fenced);
         let items = collect(&cx.state.borrow(), until, &carried);
         if items.is_empty() {
             break;
         }
         let stuck = write_back(&cx, items.clone()).await;
-        carry(&cx, until, &stuck).await;
+        if !carry(&cx, until, &stuck).await {
+            return false;
+        }
         carried.extend(stuck);
         if !defects::is(Defect::FreeBeforeFlush) {
             flush(&cx, &items).await;
@@ -137,14 +145,30 @@ fn is_flushed(log: Option<&crate::log::Log>, reference: Reference) -> bool {
     log.tail
         .iter()
         .find(|segment| segment.base() == reference.segment)
-        .is_none_or(|segment| segment.flushed() >= reference.end)
+        .is_none_or(|segment| segment.flushed() >= reference.end && !segment.rewriting)
+}
+
+/// Fenced logs of which needed groups hold bytes that are not flushed.
+fn fenced(state: &State, until: u64, carried: &[LogId]) -> Vec<LogId> {
+    let mut found: Vec<LogId> = Vec::new();
+    state.journal.visit_needed(until, |reference| {
+        let Some(log) = state.logs[reference.log.0 as usize].as_deref() else { return };
+        let known = carried.contains(&reference.log) || found.last() == Some(&reference.log);
+        let stuck = !known && matches!(log.access, Access::Fenced(_));
+        if stuck && !is_flushed(Some(log), reference) && !found.contains(&reference.log) {
+            found.push(reference.log);
+        }
+    });
+    found
 }
 
 fn collect(state: &State, until: u64, carried: &[LogId]) -> VecDeque<Item> {
     let mut needs: BTreeMap<(LogId, Offset), Pos> = BTreeMap::new();
     state.journal.visit_needed(until, |reference| {
         let log = state.logs[reference.log.0 as usize].as_deref();
-        if !carried.contains(&reference.log) && !is_flushed(log, reference) {
+        // A truncation writes and flushes its block itself, and the image stays until then.
+        let rewriting = log.is_some_and(|log| log.tail.iter().any(|s| s.rewriting));
+        if !rewriting && !carried.contains(&reference.log) && !is_flushed(log, reference) {
             let need = needs.entry((reference.log, reference.segment)).or_default();
             *need = (*need).max(reference.end);
         }
@@ -242,10 +266,11 @@ fn write_item(state: &mut State, item: &Item) -> Status {
     Status::Waiting
 }
 
-/// Has the journal hold again what can not be written back, so that its older groups can go.
-async fn carry(cx: &Context, until: u64, stuck: &[LogId]) {
+/// Has the journal hold again what can not be written back, so that its older groups can go. `false` if the journal
+/// failed.
+async fn carry(cx: &Context, until: u64, stuck: &[LogId]) -> bool {
     if stuck.is_empty() {
-        return;
+        return true;
     }
     let last = {
         let mut state = cx.state.borrow_mut();
@@ -259,8 +284,9 @@ async fn carry(cx: &Context, until: u64, stuck: &[LogId]) {
         again.retain(|r| !is_flushed(state.logs[r.log.0 as usize].as_deref(), *r));
         again.into_iter().map(|r| state.force(Forced::Carry(r))).last()
     };
-    if let Some(last) = last {
-        wait_for_forced(cx, last).await;
+    match last {
+        Some(last) => wait_for_forced(cx, last).await,
+        None => true,
     }
 }
 
@@ -292,6 +318,7 @@ async fn flush(cx: &Context, items: &VecDeque<Item>) {
         for item in items {
             if let Some(log) = state.log(item.log)
                 && log.cuts == item.cuts
+                && !matches!(log.access, Access::Fenced(_))
                 && let Some(segment) = log.segment(item.segment)
                 && let Some(file) = segment.file
             {
@@ -320,8 +347,8 @@ async fn flush(cx: &Context, items: &VecDeque<Item>) {
             continue;
         }
         let mut state = cx.state.borrow_mut();
-        if let Some(segment) = state.segment(item.log, item.segment) {
-            segment.finish_flush(reached);
+        if let Some(log) = state.log(item.log) {
+            log.finish_flush(item.segment, reached);
         }
         state.settle(item.log);
     }

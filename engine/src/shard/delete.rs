@@ -75,6 +75,7 @@ fn begin(cx: &Context, id: LogId) -> Result<PathBuf, ControlError> {
     if log.access == Access::Cutting {
         return Err(ControlError::Busy);
     }
+    log.deleting = true;
     // A fenced one stays fenced: nothing may be taken for written that is not.
     if !matches!(log.access, Access::Fenced(_)) {
         log.access = Access::Cutting;

@@ -25,6 +25,9 @@ pub(crate) async fn until(
                 return Ok(());
             }
             let Some(log) = state.log(id) else { return Err(ControlError::Closed) };
+            if log.deleting {
+                return Err(ControlError::Closed);
+            }
             match log.access {
                 Access::Fenced(fault) => return Err(ControlError::Disk(fault)),
                 Access::Damaged => return Err(ControlError::ReadOnly),
@@ -37,6 +40,24 @@ pub(crate) async fn until(
         };
         progress.await;
     }
+}
+
+/// A flush of a segment's file has ended well, up to where [`Segment::flushable`] said. `Err` if the log was fenced
+/// meanwhile: then it counts for nothing.
+pub(crate) fn count_flush(
+    cx: &Context,
+    id: LogId,
+    (base, reached): (Offset, Pos),
+) -> Result<(), ControlError> {
+    let mut state = cx.state.borrow_mut();
+    let Some(log) = state.log(id) else { return Err(ControlError::Closed) };
+    if let Access::Fenced(fault) = log.access {
+        return Err(ControlError::Disk(fault));
+    }
+    log.finish_flush(base, reached);
+    state.settle(id);
+    state.progress.notify();
+    Ok(())
 }
 
 /// Brings every record appended before this call to stable storage.
@@ -129,13 +150,11 @@ async fn flush_segment(
         };
         if let Some(file) = file {
             sync(cx, id, file).await?;
+            count_flush(cx, id, (base, reached))?;
         }
         {
             let mut state = cx.state.borrow_mut();
             let Some(segment) = state.segment(id, base) else { return Ok(()) };
-            if file.is_some() {
-                segment.finish_flush(reached);
-            }
             if segment.durable.done() < end {
                 // The tail may be rewritten: it counts by its image in the journal.
                 segment.journal_goal = segment.journal_goal.max(end);
@@ -151,7 +170,10 @@ async fn flush_segment(
             let flushable = |s: &mut Segment| s.needs_flush() && s.written.done() > s.claimed();
             state.segment(id, base).is_some_and(flushable)
         };
-        until(cx, id, |state| durable(state) || overtaken(state)).await?;
+        until(cx, id, |state| {
+            durable(state) || overtaken(state) || state.journal.fault().is_some()
+        })
+        .await?;
     }
 }
 

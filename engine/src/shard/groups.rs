@@ -5,7 +5,7 @@ use crate::command::Op;
 use crate::error::Fault;
 use crate::journal::group::{ENTRY_BYTES, Entry, EntryKind, GroupWriter, HEADER_BYTES};
 use crate::journal::{GROUPS_IN_FLIGHT_MAX, LogId, Reference};
-use crate::limits::{GATHERED_BYTES_MAX, GROUP_ENTRIES_MAX};
+use crate::limits::{GATHERED_BYTES_MAX, GROUP_ENTRIES_MAX, RESERVE_BYTES};
 use crate::log::plan::Step;
 use crate::types::{Durability, FlushPolicy, Incarnation, Offset, Pos};
 
@@ -14,6 +14,8 @@ use super::writes::Token;
 
 /// A group holds at least this much, in bytes, however short memory is: a block that is carried, and more.
 const GROUP_LIMIT_MIN: usize = 16 * 1024;
+
+const _: () = assert!(RESERVE_BYTES >= (GROUPS_IN_FLIGHT_MAX + 1) * CHUNK_BYTES_MAX);
 
 /// An entry that a procedure wants in the journal.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -95,7 +97,7 @@ impl State {
     /// waits holds the memory, and would wait for ever for a larger chunk.
     fn group_limit(&self) -> usize {
         let mut limit = CHUNK_BYTES_MAX;
-        while limit > GROUP_LIMIT_MIN && self.arena.chunk(limit).is_none() {
+        while limit > GROUP_LIMIT_MIN && self.chunk(limit).is_none() {
             limit /= 2;
         }
         limit
@@ -105,6 +107,12 @@ impl State {
     fn form_group(&mut self) -> bool {
         self.group.clear();
         let mut bytes = 2 * HEADER_BYTES;
+        let carries = self.forced.iter().any(|(_, what)| matches!(what, Forced::Carry(_)));
+        let cramped = carries && self.journal.room(CHUNK_BYTES_MAX as u64, true).is_none();
+        if cramped && self.journal.in_flight() == 0 && self.journal.has_unannounced() {
+            // First a group that frees space, by itself: what is forced may be too large for what is left.
+            return self.send_group(bytes as u64, Some(self.forced_done));
+        }
         let forced = self.choose_forced(&mut bytes);
         // The reserve is for what frees space; appends wait for what it frees.
         let roomy = self.journal.room(CHUNK_BYTES_MAX as u64, false).is_some();
@@ -175,12 +183,13 @@ impl State {
                 Forced::Carry(reference) => {
                     let Some(log) = self.log(reference.log) else { continue };
                     let incarnation = log.identity.incarnation;
-                    let held = log
-                        .segment(reference.segment)
-                        .is_some_and(|segment| segment.window.base() <= reference.start);
-                    if !held {
+                    let Some(segment) = log.segment(reference.segment) else { continue };
+                    // What was given back from memory is in the file for good: whole blocks, and flushed.
+                    let start = reference.start.max(segment.window.base());
+                    if start >= reference.end {
                         continue;
                     }
+                    let reference = Reference { start, ..reference };
                     let entry = data(incarnation, reference);
                     self.group.push(Chosen { entry, reference });
                 }
@@ -194,10 +203,16 @@ impl State {
     fn send_group(&mut self, bytes: u64, forced: Option<u64>) -> bool {
         let total = bytes.next_multiple_of(self.settings.shape.block);
         let room = self.journal.room(total, forced.is_some());
-        let chunk = room.and_then(|_| self.arena.chunk(total as usize));
+        let chunk = room.and_then(|_| self.chunk(total as usize));
         let group = std::mem::take(&mut self.group);
         let (Some(at), Some(chunk)) = (room, chunk) else {
+            let held = group.iter().any(|chosen| !chosen.reference.claims);
             self.put_back(group, forced);
+            if held && room.is_none() && self.journal.in_flight() == 0 {
+                // Full of what fenced partitions can not write back, and of which no second copy finds room. It
+                // keeps all that until the directory is opened again, and takes no more.
+                self.fail_journal(Fault { operation: "freeing the journal", errno: libc::ENOSPC });
+            }
             return false;
         };
         let mut writer = GroupWriter::new(chunk, group.iter().map(|chosen| chosen.entry));
@@ -267,23 +282,29 @@ impl State {
         self.errand(Errand::Checkpoint);
     }
 
+    /// The journal takes nothing any more: nor does a log that needs it.
+    fn fail_journal(&mut self, fault: Fault) {
+        let inbox = &self.inbox;
+        self.journal.fence(fault);
+        self.stats.faults += 1;
+        for log in self.logs.iter_mut().flatten() {
+            if log.policy == FlushPolicy::Group || log.waits_for_journal() {
+                log.fence(fault, |ended| tell(inbox, ended));
+            }
+        }
+        self.progress.notify();
+    }
+
     /// A group's write, and its flush, have ended.
     pub(crate) fn group_landed(&mut self, sequence: u64, fault: Option<Fault>) {
-        let inbox = &self.inbox;
         if let Some(fault) = fault {
-            self.journal.fence(fault);
-            self.stats.faults += 1;
-            for log in self.logs.iter_mut().flatten() {
-                if log.policy == FlushPolicy::Group {
-                    log.fence(fault, |ended| tell(inbox, ended));
-                }
-            }
-            self.progress.notify();
+            self.fail_journal(fault);
             return;
         }
         if self.journal.fault().is_some() {
             return;
         }
+        let inbox = &self.inbox;
         let logs = &mut self.logs;
         let work = &mut self.work;
         self.journal.landed(sequence, |reference| {

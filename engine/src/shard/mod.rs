@@ -14,7 +14,7 @@ use crate::buffers::Arena;
 use crate::clock::Clock;
 use crate::command::{Completion, Op};
 use crate::error::Fault;
-use crate::limits::{EXECUTOR_BUDGET, PREPARERS_MAX, WRITES_IN_FLIGHT_MAX};
+use crate::limits::{EXECUTOR_BUDGET, PREPARERS_MAX, RESEALERS_MAX, WRITES_IN_FLIGHT_MAX};
 use crate::local::Semaphore;
 use crate::ring::{Ring, Wait};
 use crate::types::Durability;
@@ -59,6 +59,8 @@ pub(crate) struct Context {
     pub(crate) points: Arc<Points>,
     /// Bounds how many segments are prepared at once: appends and checkpoints share the device with that.
     pub(crate) preparers: Semaphore,
+    /// Bounds how many sealed segments are read as a whole at once: a directory that Kafka made has many.
+    pub(crate) resealers: Semaphore,
 }
 
 impl Context {
@@ -92,7 +94,9 @@ impl<R: Ring, C: Clock> Shard<R, C> {
         state.time = now(&clock);
         let tasks = executor.spawner();
         let preparers = Semaphore::new(PREPARERS_MAX);
-        let cx = Context { state: Rc::new(RefCell::new(state)), disk, tasks, points, preparers };
+        let resealers = Semaphore::new(RESEALERS_MAX);
+        let state = Rc::new(RefCell::new(state));
+        let cx = Context { state, disk, tasks, points, preparers, resealers };
         Self { ring, clock, executor, cx, inbox, spin: Duration::ZERO }
     }
 
@@ -137,7 +141,8 @@ impl<R: Ring, C: Clock> Shard<R, C> {
     /// Whether a turn would find nothing to do but to wait for the disk, a timer or a message.
     fn is_idle(&self) -> bool {
         let state = self.cx.state.borrow();
-        !self.executor.has_ready()
+        !state.may_admit_now()
+            && !self.executor.has_ready()
             && state.errands.is_empty()
             && (state.ops.is_empty() && !self.cx.disk.has_queued() || self.is_full())
     }

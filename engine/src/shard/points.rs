@@ -7,10 +7,10 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use crate::error::Fault;
 use crate::files::{sync_directory, write_small};
-use crate::format::checkpoint::encode_offsets;
+use crate::format::checkpoint::{EpochStart, encode_epochs, encode_offsets};
 use crate::format::names;
 use crate::journal::LogId;
-use crate::limits::POINTS_RETRY_NS;
+use crate::limits::{MARK_BYTES, POINTS_RETRY_NS, RECOVERY_STRIDE_BYTES};
 use crate::types::{Offset, PartitionName};
 
 use super::Context;
@@ -21,7 +21,15 @@ struct Table {
     points: BTreeMap<PartitionName, Offset>,
     changed: bool,
     writing: bool,
+    /// First offsets that are not their first segment's: as recovery found them, without those of deleted partitions.
+    starts: BTreeMap<PartitionName, Offset>,
+    starts_changed: bool,
+    /// A partition is gone, and the files may still speak of it.
+    stale: bool,
 }
+
+/// What is to be written: a file's name and its text.
+type Texts = Vec<(&'static str, String)>;
 
 /// The table.
 #[derive(Debug, Default)]
@@ -41,10 +49,24 @@ impl Points {
         }
     }
 
+    /// The partition begins at `offset`, as its checkpoint says by now.
+    pub(crate) fn restore_start(&self, name: PartitionName, offset: Offset) {
+        self.lock().starts.insert(name, offset);
+    }
+
     /// The partition is gone.
     pub(crate) fn remove(&self, name: &PartitionName) {
         let mut table = self.lock();
-        table.changed |= table.points.remove(name).is_some();
+        let point = table.points.remove(name).is_some();
+        let start = table.starts.remove(name).is_some();
+        table.changed |= point || start;
+        table.starts_changed |= start;
+        table.stale |= point || start;
+    }
+
+    /// Whether a checkpoint on disk may speak of a partition that is gone: to one made anew under its name.
+    pub(crate) fn is_stale(&self) -> bool {
+        self.lock().stale
     }
 
     /// Whether some point may not be on disk yet.
@@ -59,41 +81,53 @@ impl Points {
         table.changed && !table.writing
     }
 
-    /// The file's text, if there is something to persist and nobody is at it. [`Points::end_write`] must follow.
-    pub(crate) fn begin_write(&self) -> Option<String> {
+    /// What is to be persisted, if there is something and nobody is at it. [`Points::end_write`] must follow.
+    fn begin_write(&self) -> Option<Texts> {
         let mut table = self.lock();
         if !table.changed || table.writing {
             return None;
         }
+        let entries = |of: &BTreeMap<PartitionName, Offset>| {
+            let entries: Vec<_> = of.iter().map(|(name, offset)| (name.clone(), *offset)).collect();
+            encode_offsets(&entries)
+        };
+        let mut texts = vec![(names::RECOVERY_POINTS, entries(&table.points))];
+        if table.starts_changed {
+            texts.push((names::LOG_STARTS, entries(&table.starts)));
+        }
         table.changed = false;
         table.writing = true;
-        let entries: Vec<_> = table.points.iter().map(|(n, o)| (n.clone(), *o)).collect();
-        Some(encode_offsets(&entries))
+        Some(texts)
     }
 
     /// The text was written, or not.
-    pub(crate) fn end_write(&self, written: bool) {
+    fn end_write(&self, written: bool) {
         let mut table = self.lock();
         table.writing = false;
-        table.changed |= !written;
+        if !written {
+            table.changed = true;
+        } else if !table.changed {
+            table.stale = false;
+            table.starts_changed = false;
+        }
     }
 }
 
-/// Brings a log's recovery point forward to a batch boundary that is flushed: first the indexes up to it, then the
-/// point.
+/// Brings a log's recovery point forward to a batch boundary that is flushed: first the indexes and leader epochs up to
+/// it, then the point.
 pub(crate) async fn advance(cx: Context, id: LogId) {
     let found = {
         let mut state = cx.state.borrow_mut();
         let Some(log) = state.log(id) else { return };
         let (name, dir) = (log.identity.name.clone(), log.identity.dir.clone());
+        let was = log.recovery_point;
         let first = &mut log.tail[0];
         let base = first.base();
         // A rolled segment's point comes with its seal.
         let mark = if first.rolled { None } else { first.flushed_mark() };
-        let mark = mark.filter(|(_, offset)| *offset > log.recovery_point);
+        let mark = mark.filter(|(_, offset)| *offset > was);
         mark.map(|(pos, offset)| {
             let (offsets, times) = log.tail[0].index.encode_before(pos, offset);
-            log.recovery_point = offset;
             log.since_recovery_point = log.tail[0].end().since(pos);
             let files = [
                 (dir.join(names::index(base)), offsets),
@@ -103,11 +137,20 @@ pub(crate) async fn advance(cx: Context, id: LogId) {
         })
     };
     if let Some((name, dir, files, offset)) = found {
-        match persist_indexes(&cx, dir, files).await {
+        match persist_indexes(&cx, id, dir, files).await {
             Ok(()) => {
+                if let Some(log) = cx.state.borrow_mut().log(id) {
+                    log.recovery_point = log.recovery_point.max(offset);
+                }
                 cx.points.set(name, offset);
                 // A failure costs only a longer recovery: it is tried again with the next point.
                 let _ = write(&cx).await;
+            }
+            // The point stays where it is, and is tried again after some more has been appended.
+            Err(fault) if fault.may_pass() => {
+                if let Some(log) = cx.state.borrow_mut().log(id) {
+                    log.since_recovery_point = RECOVERY_STRIDE_BYTES - MARK_BYTES;
+                }
             }
             Err(fault) => fence(&cx, id, fault),
         }
@@ -121,10 +164,12 @@ pub(crate) async fn advance(cx: Context, id: LogId) {
 
 async fn persist_indexes(
     cx: &Context,
+    id: LogId,
     dir: PathBuf,
     files: [(PathBuf, Vec<u8>); 2],
 ) -> Result<(), Fault> {
     let arena = cx.arena();
+    save_epochs(cx, id).await?;
     for (path, bytes) in files {
         let written = write_small(&cx.disk, &arena, path, &bytes).await;
         written.map_err(|e| Fault::new("writing an index", &e))?;
@@ -133,16 +178,44 @@ async fn persist_indexes(
     synced.map_err(|e| Fault::new("flushing a directory", &e))
 }
 
+/// Writes the partition's leader epochs if they have changed. The directory's flush is the caller's, and that nobody
+/// else writes the partition's small files.
+pub(crate) async fn save_epochs(cx: &Context, id: LogId) -> Result<(), Fault> {
+    let (path, text) = {
+        let mut state = cx.state.borrow_mut();
+        let Some(log) = state.log(id) else { return Ok(()) };
+        if !std::mem::take(&mut log.epochs_unsaved) {
+            return Ok(());
+        }
+        let epochs = log.epochs.iter();
+        let entries: Vec<EpochStart> = epochs
+            .map(|(epoch, start_offset)| EpochStart { epoch: *epoch, start_offset: *start_offset })
+            .collect();
+        (log.identity.dir.join(names::EPOCHS), encode_epochs(&entries))
+    };
+    let written = write_small(&cx.disk, &cx.arena(), path, text.as_bytes()).await;
+    if written.is_err()
+        && let Some(log) = cx.state.borrow_mut().log(id)
+    {
+        log.epochs_unsaved = true;
+    }
+    written.map_err(|e| Fault::new("writing leader epochs", &e))
+}
+
 /// Persists the table, if it has changed and no other shard is at it.
 pub(crate) async fn write(cx: &Context) -> Result<(), Fault> {
-    let Some(text) = cx.points.begin_write() else { return Ok(()) };
+    let Some(texts) = cx.points.begin_write() else { return Ok(()) };
     let dir = cx.state.borrow().dir.clone();
-    let path = dir.join(names::RECOVERY_POINTS);
     let arena = cx.arena();
-    let written = match write_small(&cx.disk, &arena, path, text.as_bytes()).await {
-        Ok(()) => sync_directory(&cx.disk, dir).await,
-        error => error,
-    };
+    let mut written = Ok(());
+    for (name, text) in texts {
+        if written.is_ok() {
+            written = write_small(&cx.disk, &arena, dir.join(name), text.as_bytes()).await;
+        }
+    }
+    if written.is_ok() {
+        written = sync_directory(&cx.disk, dir).await;
+    }
     cx.points.end_write(written.is_ok());
     written.map_err(|e| Fault::new("writing recovery points", &e))
 }

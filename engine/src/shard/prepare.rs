@@ -1,10 +1,12 @@
 //! Makes segment files and readies their space ahead of the bytes, so that an append is a pure overwrite and a
 //! full disk is found before anything is acknowledged.
 
+use std::path::PathBuf;
+
 use crate::buffers::CHUNK_BYTES_MAX;
 use crate::command::{Disk, FileHandle, Op, OpenMode};
-use crate::error::{AppendError, Fault};
-use crate::files::sync_directory;
+use crate::error::{AppendError, ControlError, Fault};
+use crate::files::{sync_directory, write_small};
 use crate::format::names;
 use crate::journal::LogId;
 use crate::limits::{
@@ -15,6 +17,7 @@ use crate::segment::Segment;
 use crate::types::{Offset, Pos, Prepare};
 
 use super::Context;
+use super::flush::until;
 use super::idle::make_room;
 use super::state::tell;
 use crate::local::join_bounded;
@@ -39,7 +42,7 @@ pub(crate) fn first_bytes(bytes: u64, ms: i64) -> u64 {
 
 /// What is to be readied next.
 enum Job {
-    Open(std::path::PathBuf),
+    Open(PathBuf),
     Extend { file: FileHandle, from: Pos, to: Pos },
     Nothing,
 }
@@ -49,7 +52,12 @@ pub(crate) async fn prepare(cx: Context, id: LogId, base: Offset) {
     loop {
         let result = match next_job(&cx, id, base) {
             Job::Nothing => break,
-            Job::Open(path) => open(&cx, id, base, path).await,
+            Job::Open(path) => {
+                if follow(&cx, id, base).await.is_err() {
+                    break;
+                }
+                open(&cx, id, base, path).await
+            }
             Job::Extend { file, from, to } => extend(&cx, id, base, file, (from, to)).await,
         };
         if let Err(fault) = result {
@@ -68,7 +76,8 @@ pub(crate) async fn prepare(cx: Context, id: LogId, base: Offset) {
             state.look_at(id);
             state.progress.notify();
         }
-        if cx.state.borrow().closing {
+        let mut state = cx.state.borrow_mut();
+        if state.closing || state.log(id).is_none_or(|log| log.deleting) {
             break;
         }
     }
@@ -84,15 +93,47 @@ pub(crate) async fn prepare(cx: Context, id: LogId, base: Offset) {
 /// there are too many open files, appends only wait.
 async fn wait_for_space(cx: &Context, id: LogId, fault: Fault) {
     let inbox = cx.state.borrow().inbox.clone();
-    if let Some(log) = cx.state.borrow_mut().log(id)
-        && matches!(log.access, Access::Open | Access::Full)
-        && fault.is_full()
-    {
-        log.access = Access::Full;
-        log.take_back(&AppendError::DiskFull, |ended| tell(&inbox, ended));
+    if let Some(log) = cx.state.borrow_mut().log(id) {
+        log.stalled = true;
+        if matches!(log.access, Access::Open | Access::Full) && fault.is_full() {
+            log.access = Access::Full;
+            log.take_back(&AppendError::DiskFull, |ended| tell(&inbox, ended));
+        }
     }
     let now = cx.state.borrow().time.ns;
     cx.tasks.sleep_until(now + FULL_RETRY_NS).await;
+    if let Some(log) = cx.state.borrow_mut().log(id) {
+        log.stalled = false;
+    }
+}
+
+/// Replaces a small file of a partition, as soon as there is space for it on the disk. Nothing but a longer recovery
+/// depends on it, so that the partition goes on meanwhile.
+pub(crate) async fn write_when_space(
+    cx: &Context,
+    id: LogId,
+    path: PathBuf,
+    bytes: &[u8],
+) -> Result<(), Fault> {
+    loop {
+        let written = write_small(&cx.disk, &cx.arena(), path.clone(), bytes).await;
+        let Err(error) = written else { return Ok(()) };
+        wait_for_retry(cx, id, Fault::new("writing an index", &error)).await?;
+    }
+}
+
+/// Waits a while if the fault may pass by itself; else, and if nobody would wait for that, gives it back.
+pub(crate) async fn wait_for_retry(cx: &Context, id: LogId, fault: Fault) -> Result<(), Fault> {
+    let now = {
+        let mut state = cx.state.borrow_mut();
+        let given_up = state.closing || state.log(id).is_none_or(|log| log.deleting);
+        if !fault.may_pass() || given_up {
+            return Err(fault);
+        }
+        state.time.ns
+    };
+    cx.tasks.sleep_until(now + FULL_RETRY_NS).await;
+    Ok(())
 }
 
 fn next_job(cx: &Context, id: LogId, base: Offset) -> Job {
@@ -124,12 +165,17 @@ fn next_job(cx: &Context, id: LogId, base: Offset) -> Job {
     Job::Extend { file, from, to: Pos::new(to).ceil(shape.block) }
 }
 
-async fn open(
-    cx: &Context,
-    id: LogId,
-    base: Offset,
-    path: std::path::PathBuf,
-) -> Result<(), Fault> {
+/// Waits until the files of all segments before this one are there for good: a crash must not leave a segment, and
+/// take the one in front of it.
+async fn follow(cx: &Context, id: LogId, base: Offset) -> Result<(), ControlError> {
+    until(cx, id, |state| {
+        let Some(log) = state.log(id) else { return true };
+        log.tail.iter().take_while(|segment| segment.base() < base).all(|s| s.entry_durable)
+    })
+    .await
+}
+
+async fn open(cx: &Context, id: LogId, base: Offset, path: PathBuf) -> Result<(), Fault> {
     make_room(cx).await;
     let direct = cx.state.borrow().settings.direct;
     let mode = OpenMode { create: true, direct, ..OpenMode::default() };

@@ -1,7 +1,7 @@
 //! Reads whole batches back: from memory where they are, else from the segment's file.
 
 use crate::batch::validate_stored;
-use crate::buffers::{CHUNK_BYTES_MAX, PAGE_BYTES};
+use crate::buffers::{CHUNK_BYTES_MAX, Chunk, PAGE_BYTES};
 use crate::command::{Disk, Done, FileHandle, Op, OpenMode};
 use crate::error::{Fault, ReadError};
 use crate::files::{open, read_small};
@@ -317,6 +317,20 @@ async fn open_tail(cx: &Context, id: LogId, place: Place) -> Place {
     Place { source: Source::Tail { file }, ..place }
 }
 
+/// Memory for so many bytes or, if there is no such chunk, the largest there is; a block at least while tails hold all
+/// of the memory.
+fn chunk_at_most(cx: &Context, mut bytes: usize) -> Option<Chunk> {
+    let state = cx.state.borrow();
+    let block = state.settings.shape.block as usize;
+    loop {
+        match state.arena.chunk(bytes) {
+            None if bytes > block => bytes = (bytes / 2).next_multiple_of(block),
+            None => return state.chunk(block),
+            found => return found,
+        }
+    }
+}
+
 /// Reads `pos..to` of a segment's file, as far as it goes.
 async fn from_file(
     cx: &Context,
@@ -328,12 +342,13 @@ async fn from_file(
     let Some(file) = file else {
         return Err(ReadError::Disk(Fault { operation: "reading a segment", errno: libc::EBADF }));
     };
-    let mut at = pos.floor(PAGE_BYTES as u64);
+    let block = cx.state.borrow().settings.shape.block;
+    let mut at = pos.floor(block);
     while at < to {
-        let bytes = to.since(at).min(CHUNK_BYTES_MAX as u64) as usize;
-        let bytes = bytes.next_multiple_of(PAGE_BYTES);
-        // A reader has no claim on more than the budget.
-        let buf = cx.arena().chunk(bytes).ok_or(ReadError::Overloaded)?;
+        let wanted = to.since(at).next_multiple_of(block).min(CHUNK_BYTES_MAX as u64) as usize;
+        // A reader has no claim on more than the budget, and does with less while it is short.
+        let buf = chunk_at_most(cx, wanted).ok_or(ReadError::Overloaded)?;
+        let bytes = wanted.min(buf.capacity());
         let chunk = crate::files::read_into(&cx.disk, file, (at.get(), bytes), buf).await;
         let chunk =
             chunk.map_err(|error| ReadError::Disk(Fault::new("reading a segment", &error)))?;

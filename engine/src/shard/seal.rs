@@ -16,14 +16,19 @@ use crate::types::{Offset, Pos};
 
 use super::Context;
 use super::attach::Filing;
-use super::flush::until;
-use super::prepare::fence;
+use super::flush::{count_flush, until};
+use super::points::save_epochs;
+use super::prepare::{fence, wait_for_retry, write_when_space};
+use super::read::Reader;
 use crate::files::{open, sync_directory, write_small};
 
 /// Seals a segment the log has rolled past.
 pub(crate) async fn seal(cx: Context, id: LogId, base: Offset) {
     if let Err(ControlError::Disk(fault)) = try_seal(&cx, id, base).await {
-        fence(&cx, id, fault);
+        let deleting = cx.state.borrow_mut().log(id).is_none_or(|log| log.deleting);
+        if !(deleting && fault.may_pass()) {
+            fence(&cx, id, fault);
+        }
     }
     let mut state = cx.state.borrow_mut();
     if let Some(log) = state.log(id) {
@@ -64,12 +69,22 @@ async fn try_seal(cx: &Context, id: LogId, base: Offset) -> Result<(), ControlEr
     let cut = Op::Truncate { file, len: end.get() };
     cx.disk.run(cut).await.map_err(io("cutting a segment to its data"))?;
     cx.disk.run(Op::Sync { file, data_only: false }).await.map_err(io("flushing a segment"))?;
+    // The recovery point is about to pass it: what recovery does not scan must be in a file.
+    epochs_when_space(cx, id).await.map_err(ControlError::Disk)?;
     for (path, bytes) in files {
-        write_small(&cx.disk, &cx.arena(), path, &bytes).await.map_err(io("writing an index"))?;
+        write_when_space(cx, id, path, &bytes).await.map_err(ControlError::Disk)?;
     }
     sync_directory(&cx.disk, dir).await.map_err(io("flushing a directory"))?;
     retire(cx, id, base).await;
     Ok(())
+}
+
+/// Writes the leader epochs, as soon as there is space for them.
+async fn epochs_when_space(cx: &Context, id: LogId) -> Result<(), Fault> {
+    loop {
+        let Err(fault) = save_epochs(cx, id).await else { return Ok(()) };
+        wait_for_retry(cx, id, fault).await?;
+    }
 }
 
 /// The checksum of the whole file: kept while it was appended to, or read back if the segment was reopened.
@@ -142,13 +157,8 @@ async fn finish_bytes(cx: &Context, id: LogId, base: Offset) -> Result<(), Contr
         if let Err(error) = synced {
             return Err(ControlError::Disk(Fault::new("flushing a segment", &error)));
         }
-        let mut state = cx.state.borrow_mut();
-        state.stats.flushes += 1;
-        if let Some(segment) = state.segment(id, base) {
-            segment.finish_flush(reached);
-        }
-        state.settle(id);
-        state.progress.notify();
+        cx.state.borrow_mut().stats.flushes += 1;
+        count_flush(cx, id, (base, reached))?;
     }
     // The appends into it are acknowledged only with its directory entry.
     until(cx, id, |state| state.segment(id, base).is_none_or(|s| s.entry_durable)).await
@@ -202,6 +212,9 @@ pub(crate) fn segment_files(dir: &std::path::Path, base: Offset) -> [PathBuf; 4]
 
 /// Writes what is derived from a sealed segment that a crash left without: indexes and seal.
 pub(crate) async fn reseal(cx: Context, id: LogId, base: Offset) {
+    let _permit = cx.resealers.acquire().await;
+    // Until it is done nothing is truncated: what is sealed here must not become active meanwhile.
+    let _reader = Reader::new(&cx, id);
     // Failing costs a slower lookup and a later check: the log itself is whole.
     drop(try_reseal(&cx, id, base).await);
 }
@@ -211,7 +224,9 @@ async fn try_reseal(cx: &Context, id: LogId, base: Offset) -> std::io::Result<()
         let mut state = cx.state.borrow_mut();
         let (direct, shape) = (state.settings.direct, state.settings.shape);
         let Some(log) = state.log(id) else { return Ok(()) };
-        let known = log.sealed.iter().find(|sealed| sealed.base == base).and_then(|s| s.end);
+        let sealed = log.sealed.iter().find(|sealed| sealed.base == base);
+        // A truncation took it away, or made it the active one.
+        let Some(known) = sealed.map(|sealed| sealed.end) else { return Ok(()) };
         let at = log.sealed.partition_point(|sealed| sealed.base <= base);
         let next = log.sealed.get(at).map_or(log.tail[0].base(), |next| next.base);
         let (dir, incarnation) = (log.identity.dir.clone(), log.identity.incarnation);
@@ -238,7 +253,7 @@ async fn try_reseal(cx: &Context, id: LogId, base: Offset) -> std::io::Result<()
     scanner.finish().await;
     index.finish();
     // Rot below the recovery point, which recovery did not look at: nothing is cut, nothing sealed.
-    if known.is_none_or(|known| known.get() != end) {
+    if known.map_or(length, Pos::get) != end {
         return cx.disk.run(Op::Close { file }).await.map(drop);
     }
     cx.disk.run(Op::Truncate { file, len: end }).await?;

@@ -7,13 +7,14 @@ use std::path::PathBuf;
 use std::rc::Rc;
 use std::sync::Arc;
 
-use crate::buffers::{Arena, CHUNK_BYTES_MAX, Slice};
+use crate::buffers::{Arena, CHUNK_BYTES_MAX, Chunk, Slice};
 use crate::command::{FileHandle, Op};
 use crate::error::{AppendError, Fault};
 use crate::journal::{Journal, LogId};
 use crate::limits::{
     COALESCED_BYTES_MAX, DIRECT_ALONE_BYTES, GROUP_ENTRIES_MAX, PATIENCE_BYTES_MAX,
-    PRESSURE_INTERVAL_NS, RECOVERY_STRIDE_BYTES, SEGMENT_IN_FLIGHT_BYTES_MAX, WRITES_IN_FLIGHT_MAX,
+    PRESSURE_INTERVAL_NS, RECOVERY_STRIDE_BYTES, RESERVE_BYTES, SEGMENT_IN_FLIGHT_BYTES_MAX,
+    WRITES_IN_FLIGHT_MAX,
 };
 use crate::log::plan::{Bounds, Step};
 use crate::log::{Access, Append, Ended, Log, Shape};
@@ -78,6 +79,8 @@ pub(crate) struct State {
     pub(crate) dir: PathBuf,
     pub(crate) settings: Settings,
     pub(crate) arena: Arena,
+    /// Memory for what frees memory: journal groups and padded tails, while appends hold all of the arena.
+    reserve: Arena,
     /// Zeros, as many as a chunk holds.
     pub(crate) zeros: Slice,
     pub(crate) logs: Vec<Option<Box<Log>>>,
@@ -102,6 +105,8 @@ pub(crate) struct State {
     pub(crate) inbox: Arc<Inbox<Context>>,
     /// What came, and is not in memory yet: for want of it, if anything is left here between turns.
     arrivals: Arrivals,
+    /// How much was free when the first of them was tried last: with more it is tried again.
+    starved_free: Option<usize>,
     released_bytes: u64,
     /// No checkpoint for want of memory before this time.
     pressure_ns: u64,
@@ -139,6 +144,7 @@ impl State {
             dir: parts.dir,
             settings: parts.settings,
             arena: parts.arena,
+            reserve: Arena::new(RESERVE_BYTES),
             zeros,
             logs: Vec::new(),
             work: VecDeque::with_capacity(1024),
@@ -157,6 +163,7 @@ impl State {
             ops: VecDeque::with_capacity(WRITES_IN_FLIGHT_MAX),
             inbox: parts.inbox,
             arrivals: Arrivals::with_room(),
+            starved_free: None,
             released_bytes: 0,
             pressure_ns: 0,
             aging: false,
@@ -188,14 +195,34 @@ impl State {
         if freed && self.journal.needed_bytes() > self.journal.ring_bytes() / 2 {
             self.errand(Errand::Checkpoint);
         }
-        let stuck = !freed
-            && self.writes.in_flight() == 0
-            && self.journal.in_flight() == 0
-            && !self.logs.iter().flatten().any(|log| log.tail.iter().any(|s| s.preparing));
-        if stuck {
+        if !self.is_short_of_memory() {
+            return;
+        }
+        let more = self.may_admit_now();
+        if freed && !more {
+            // The groups that are gone held no memory; what can be written back now may.
+            self.errand(Errand::Checkpoint);
+        } else if !more && !self.is_anything_under_way() {
             // Every byte of memory is a tail that waits for more bytes: nothing will free any.
             self.refuse_first(AppendError::Overloaded);
         }
+    }
+
+    /// Whether anything is on its way whose end may free memory, and gives the shard a turn.
+    fn is_anything_under_way(&self) -> bool {
+        let gathers = !self.gathering.is_empty()
+            && self.journal.fault().is_none()
+            && self.journal.room(CHUNK_BYTES_MAX as u64, false).is_some();
+        let moves = |log: &Log| {
+            !log.stalled
+                && matches!(log.access, Access::Open | Access::Cutting)
+                && (log.flushing || log.sealing > 0 || log.tail.iter().any(|s| s.preparing))
+        };
+        gathers
+            || !self.work.is_empty()
+            || self.writes.in_flight() > 0
+            || self.journal.in_flight() > 0
+            || self.logs.iter().flatten().any(|log| moves(log))
     }
 
     /// Takes what came from other threads: appends into memory, as far as there is some. Returns the calls.
@@ -206,10 +233,12 @@ impl State {
             self.inbox.take_calls()
         };
         let mut arrivals = std::mem::take(&mut self.arrivals);
+        self.starved_free = None;
         while let Some(request) = arrivals.requests.pop_front() {
             let copied = request.copied();
             if let Err(request) = self.admit(request, &arrivals) {
                 arrivals.requests.push_front(request);
+                self.starved_free = Some(self.arena.free_bytes());
                 self.stats.memory_waits += 1;
                 self.errand(Errand::Checkpoint);
                 break;
@@ -248,11 +277,20 @@ impl State {
         !self.arrivals.requests.is_empty()
     }
 
+    /// Whether appends that wait for memory can be tried again: some came free, or the first was refused.
+    pub(crate) fn may_admit_now(&self) -> bool {
+        let free = self.arena.free_bytes();
+        self.is_short_of_memory() && self.starved_free.is_none_or(|then| free > then)
+    }
+
     /// Ends the first append that waits for memory: nothing can free any.
     pub(crate) fn refuse_first(&mut self, error: AppendError) {
-        if let Some(request) = self.arrivals.requests.pop_front() {
-            self.refuse(request, error);
-        }
+        let Some(request) = self.arrivals.requests.pop_front() else { return };
+        self.arrivals.taken += request.copied();
+        self.starved_free = None;
+        self.refuse(request, error);
+        // Now: the shard may sleep next, and others wait for this room.
+        self.inbox.release(std::mem::take(&mut self.released_bytes));
     }
 
     /// Ends all that wait for memory: the shard closes.
@@ -260,6 +298,11 @@ impl State {
         while self.is_short_of_memory() {
             self.refuse_first(AppendError::Closed);
         }
+    }
+
+    /// Memory for a write that frees memory, or makes bytes durable that hold it.
+    pub(super) fn chunk(&self, bytes: usize) -> Option<Chunk> {
+        self.arena.chunk(bytes).or_else(|| self.reserve.chunk(bytes))
     }
 
     /// Puts an append into its log's memory, or ends it. It comes back if there is no memory.
@@ -384,6 +427,7 @@ impl State {
                 }
                 Step::WriteTail { segment } => {
                     if !self.write_tail(id, segment, false) {
+                        self.look_at(id);
                         return;
                     }
                 }
@@ -465,9 +509,10 @@ impl State {
         begun
     }
 
-    /// Writes the padded last block. `false` if there is no memory for its copy.
+    /// Writes the padded last block. `false` if there is no memory for its copy: other tails, which are being
+    /// written, have it.
     pub(crate) fn write_tail(&mut self, id: LogId, base: Offset, releases_image: bool) -> bool {
-        let Some(mut chunk) = self.arena.chunk(self.settings.shape.block as usize) else {
+        let Some(mut chunk) = self.chunk(self.settings.shape.block as usize) else {
             return false;
         };
         let Some(log) = self.logs[id.0 as usize].as_deref_mut() else { return false };
@@ -499,6 +544,8 @@ impl State {
         if let Some(fault) = fault {
             log.fence(fault, |ended| tell(inbox, ended));
             self.stats.faults += 1;
+        } else if matches!(log.access, Access::Fenced(_)) {
+            // It counts for nothing any more: see `Log::finish_flush`.
         } else if let Some(segment) = log.segment(write.segment) {
             segment.finish_write(write.start, write.end, write.durable);
             log.settle(|ended| tell(inbox, ended));
@@ -530,12 +577,17 @@ impl State {
         }
     }
 
-    /// Gives back all memory of bytes that are in their files.
+    /// Gives back all memory of bytes that are in their files; while memory is scarce also what is spare behind
+    /// idle tails.
     pub(crate) fn trim_all(&mut self) {
+        let scarce = self.is_short_of_memory() || self.arena.free_bytes() < self.arena.bytes() / 8;
         for log in self.logs.iter_mut().flatten() {
             for segment in &mut log.tail {
                 let releasable = segment.releasable();
                 segment.window.release_to(releasable);
+                if scarce {
+                    segment.window.shrink(&self.arena, releasable);
+                }
             }
         }
     }

@@ -25,14 +25,20 @@ use super::groups::Forced;
 use super::points;
 use super::prepare::fence;
 use super::seal::segment_files;
-use super::state::tell;
+use super::state::{State, tell};
 
 /// Cuts the log back to `offset`, where a batch begins.
 pub(crate) async fn truncate(cx: &Context, id: LogId, offset: Offset) -> Result<(), ControlError> {
     begin(cx, id, offset)?;
+    let cuts = |state: &mut State| state.log(id).map(|log| log.cuts);
+    let before = cuts(&mut cx.state.borrow_mut());
     let result = run(cx, id, offset).await;
     if let Err(ControlError::Disk(fault)) = &result {
-        fence(cx, id, *fault);
+        // On a full disk the log stays as it was, unless the cut has begun.
+        let begun = cuts(&mut cx.state.borrow_mut()) != before;
+        if begun || !fault.may_pass() {
+            fence(cx, id, *fault);
+        }
     }
     let mut state = cx.state.borrow_mut();
     if let Some(log) = state.log(id)
@@ -166,8 +172,9 @@ async fn replace(
     let mut segment = Segment::reopen(base, block, index, was);
     segment.entry_durable = true;
     segment.file = Some(file);
-    // Space is not prepared before the cut is done.
+    // Space is not prepared before the cut is done, and the journal keeps the image.
     segment.preparing = true;
+    segment.rewriting = true;
     let start = cut.floor(block);
     if start < cut {
         let arena = cx.arena();
@@ -179,6 +186,8 @@ async fn replace(
         segment.window.reserve(&arena, bytes).map_err(|_| no_memory())?;
         segment.window.append(&tail[..bytes]);
     }
+    // Reads and checkpoints may have begun meanwhile: nothing runs between this look and the exchange.
+    quiesce(cx, id).await?;
     let (later, closing) = {
         let mut state = cx.state.borrow_mut();
         let inbox = state.inbox.clone();
@@ -294,6 +303,7 @@ async fn rewrite(
     let mut state = cx.state.borrow_mut();
     if let Some(segment) = state.segment(id, base) {
         segment.preparing = false;
+        segment.rewriting = false;
     }
     Ok(())
 }

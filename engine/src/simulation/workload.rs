@@ -217,6 +217,8 @@ pub(super) fn survives(
 ) -> (SimDisk, Rc<RefCell<Oracle>>) {
     let fork = disk.fork();
     fork.crash(plan);
+    // What failed was the machine that lost its power.
+    fork.clear_faults();
     let oracle = Rc::new(RefCell::new(oracle.borrow().clone()));
     reopen(&fork, setup, &oracle, End::Power);
     (fork, oracle)

@@ -190,6 +190,9 @@ impl<P: Place> World<P> {
         let points = Arc::new(Points::default());
         for recovered in &opened.partitions {
             points.set(recovered.identity.name.clone(), recovered.recovery_point);
+            if let Some(start) = recovered.stated_start() {
+                points.restore_start(recovered.identity.name.clone(), start);
+            }
         }
         let mut nodes = Vec::new();
         for shard in 0..setup.shards {

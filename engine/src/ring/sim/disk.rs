@@ -357,6 +357,9 @@ impl State {
     }
 
     fn open(&mut self, ring: u32, path: PathBuf, mode: OpenMode) -> io::Result<Done> {
+        if mode.direct && !self.core.options.takes_direct {
+            return Err(io::Error::from_raw_os_error(libc::EINVAL));
+        }
         let ino = self.core.volume.open(&path, mode)?;
         if !self.rings.contains_key(&ring) {
             self.core.volume.close(ino);

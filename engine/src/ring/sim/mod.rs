@@ -127,6 +127,8 @@ pub struct SimOptions {
     pub flush_scope: FlushScope,
     /// Two writes in flight that share a 4096-byte block of a file panic.
     pub forbid_shared_blocks: bool,
+    /// Whether files can be opened past the page cache.
+    pub takes_direct: bool,
     /// Space on the disk.
     pub capacity_bytes: u64,
     /// How long operations take.
@@ -143,6 +145,7 @@ impl Default for SimOptions {
             seed: 0,
             flush_scope: FlushScope::default(),
             forbid_shared_blocks: true,
+            takes_direct: true,
             capacity_bytes: u64::MAX / 2,
             latency: Latency::default(),
             enter_ns: 500,
