@@ -95,6 +95,13 @@ pub const CHECKPOINT_AGE_NS: u64 = 5_000_000_000;
 /// Least time between two checkpoints for want of memory, in nanoseconds.
 pub const PRESSURE_INTERVAL_NS: u64 = 5_000_000;
 
+/// Turns in a row with nothing under way after which an append that waits for memory waits in vain: as many as
+/// the steps of a procedure between two operations, with a margin.
+pub const QUIET_TURNS_MAX: u32 = 64;
+
+/// Memory kept aside for a journal group, in bytes.
+pub const SPARE_GROUP_BYTES: usize = 64 * 1024;
+
 /// Files kept aside for all but active segments: journals, sealed segments that are read, small files, the
 /// embedder's own.
 pub const FILES_RESERVED: usize = 192;
@@ -140,5 +147,6 @@ const _: () = {
     assert!(DIRECT_GATHER_BYTES <= crate::buffers::CHUNK_BYTES_MAX as u64);
     assert!(COALESCED_BYTES_MAX <= crate::buffers::CHUNK_BYTES_MAX);
     assert!(GROUP_ENTRIES_MAX * 64 <= crate::buffers::CHUNK_BYTES_MAX);
+    assert!(SPARE_GROUP_BYTES <= crate::buffers::CHUNK_BYTES_MAX);
     assert!(PREPARE_BYTES_MIN <= PREPARE_BYTES_MAX);
 };

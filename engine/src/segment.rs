@@ -349,6 +349,16 @@ impl Segment {
         if self.claimed > flushed { flushed.min(self.written.done()) } else { self.written.done() }
     }
 
+    /// Where the partial block begins that alone must stay in memory, if all else is in the file and no write is under
+    /// way: more memory than that block is held in vain.
+    pub(crate) fn rest(&self) -> Option<Pos> {
+        let start = self.releasable().min(self.write_issued).floor(self.block);
+        let quiet = self.written.unfinished() == 0 && !self.tail_write;
+        let small = self.end().since(start) < self.block;
+        let held = self.window.held_bytes() as u64;
+        (quiet && small && start >= self.window.base() && held > self.block).then_some(start)
+    }
+
     /// Durable writes in flight.
     pub(crate) fn durable_writes(&self) -> u32 {
         self.durable_writes

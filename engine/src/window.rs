@@ -141,6 +141,21 @@ impl Window {
         freed
     }
 
+    /// Puts the bytes from `pos` on, less than a block, into `chunk` and gives all others back.
+    pub(crate) fn move_rest(&mut self, pos: Pos, mut chunk: Chunk) {
+        assert_eq!(pos, pos.floor(self.block), "a window begins on a block");
+        assert!(self.end.since(pos) < self.block, "the rest is less than a block");
+        self.visit(pos, self.end, |bytes| chunk.append(bytes));
+        self.pieces.clear();
+        self.pieces.push_back(Piece { base: pos, chunk });
+        self.base = pos;
+    }
+
+    /// Memory that the window holds, in bytes.
+    pub(crate) fn held_bytes(&self) -> usize {
+        self.pieces.iter().map(|piece| piece.chunk.capacity()).sum()
+    }
+
     /// Takes back what was appended from `pos` on. The bytes must not have been sliced: they were in no write.
     pub(crate) fn truncate(&mut self, pos: Pos) {
         assert!(pos >= self.base, "only bytes in memory are taken back");
@@ -203,6 +218,18 @@ mod tests {
         assert_eq!(read(&window, 0, 500_000), data);
         assert!(window.release_to(Pos::new(500_000)) > 0);
         assert!(window.base() > Pos::ZERO);
+    }
+
+    #[test]
+    fn the_rest_of_a_written_window_fits_a_block() {
+        let arena = Arena::new(4 << 20);
+        let (mut window, data) = filled(&arena, 300_000);
+        window.move_rest(Pos::new(299_008), arena.chunk(4096).expect("room"));
+        assert_eq!((window.held_bytes(), window.base()), (4096, Pos::new(299_008)));
+        window.reserve(&arena, 5000).expect("room");
+        window.append(&data[..5000]);
+        assert_eq!(read(&window, 299_008, 300_000), &data[299_008..]);
+        assert_eq!(read(&window, 300_000, 305_000), &data[..5000]);
     }
 
     #[test]

@@ -1,11 +1,11 @@
 //! Journal groups: chosen from the logs that wait and from what procedures force, sent, and landed.
 
-use crate::buffers::CHUNK_BYTES_MAX;
+use crate::buffers::{CHUNK_BYTES_MAX, Chunk};
 use crate::command::Op;
 use crate::error::Fault;
 use crate::journal::group::{ENTRY_BYTES, Entry, EntryKind, GroupWriter, HEADER_BYTES};
 use crate::journal::{GROUPS_IN_FLIGHT_MAX, LogId, Reference};
-use crate::limits::{GROUP_ENTRIES_MAX, SECOND_GROUP_BYTES};
+use crate::limits::{GROUP_ENTRIES_MAX, SECOND_GROUP_BYTES, SPARE_GROUP_BYTES};
 use crate::log::plan::Step;
 use crate::types::{Durability, FlushPolicy, Incarnation, Offset, Pos};
 
@@ -79,8 +79,9 @@ impl State {
     /// The largest group of appends that there is memory for. While memory is short a small one must do: what
     /// waits holds the memory, and would wait for ever for a larger chunk.
     fn group_limit(&self) -> usize {
+        let least = if self.spare.group.is_some() { SPARE_GROUP_BYTES } else { GROUP_LIMIT_MIN };
         let mut limit = CHUNK_BYTES_MAX;
-        while limit > GROUP_LIMIT_MIN && self.arena.chunk(limit).is_none() {
+        while limit > least && self.arena.chunk(limit).is_none() {
             limit /= 2;
         }
         limit
@@ -179,7 +180,7 @@ impl State {
     fn send_group(&mut self, bytes: u64, forced: Option<u64>) -> bool {
         let total = bytes.next_multiple_of(self.settings.shape.block);
         let room = self.journal.room(total, forced.is_some());
-        let chunk = room.and_then(|_| self.arena.chunk(total as usize));
+        let chunk = room.and_then(|_| self.chunk_for_group(total as usize));
         let group = std::mem::take(&mut self.group);
         let (Some(at), Some(chunk)) = (room, chunk) else {
             self.put_back(group, forced);
@@ -224,6 +225,11 @@ impl State {
             self.errands.push_back(Errand::Age);
         }
         true
+    }
+
+    fn chunk_for_group(&mut self, bytes: usize) -> Option<Chunk> {
+        let fits = bytes <= SPARE_GROUP_BYTES;
+        self.arena.chunk(bytes).or_else(|| self.spare.group.take_if(|_| fits))
     }
 
     fn put_back(&mut self, mut group: Vec<Chosen>, forced: Option<u64>) {

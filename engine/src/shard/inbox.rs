@@ -284,7 +284,12 @@ impl<C> Inbox<C> {
 
     /// Whether something is there to be taken.
     pub(crate) fn is_empty(&self) -> bool {
-        self.queue.is_empty() && !self.has_calls.load(Ordering::Acquire)
+        self.queue.is_empty() && !self.has_calls()
+    }
+
+    /// Whether calls are there to be taken.
+    pub(crate) fn has_calls(&self) -> bool {
+        self.has_calls.load(Ordering::Acquire)
     }
 
     /// Takes all calls.

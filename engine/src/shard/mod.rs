@@ -127,6 +127,7 @@ impl<R: Ring, C: Clock> Shard<R, C> {
         self.cx.state.borrow_mut().pump();
         self.run_errands();
         self.push();
+        self.cx.state.borrow_mut().note_turn(self.ring.in_flight() == 0);
         let wait = self.allowed(wait);
         self.ring.enter(wait)?;
         self.reap();
@@ -137,7 +138,9 @@ impl<R: Ring, C: Clock> Shard<R, C> {
     /// Whether a turn would find nothing to do but to wait for the disk, a timer or a request.
     fn is_idle(&self) -> bool {
         let state = self.cx.state.borrow();
-        self.inbox.is_empty()
+        // Requests that wait for memory wait for what is in flight.
+        let full = state.is_short_of_memory() && self.ring.in_flight() > 0;
+        (self.inbox.is_empty() || full && !self.inbox.has_calls())
             && !self.executor.has_ready()
             && state.errands.is_empty()
             && (state.ops.is_empty() && !self.cx.disk.has_queued() || self.is_full())
@@ -189,6 +192,7 @@ impl<R: Ring, C: Clock> Shard<R, C> {
         while let Some(completion) = self.ring.pop() {
             self.complete(completion);
         }
+        self.cx.state.borrow_mut().refill_spare();
     }
 
     fn complete(&mut self, completion: Completion) {
@@ -196,10 +200,12 @@ impl<R: Ring, C: Clock> Shard<R, C> {
         let token = Token::decode(token);
         if let Token::Procedure(number) = token {
             self.cx.disk.end(number, result);
+            self.cx.state.borrow_mut().ended += 1;
             return;
         }
         let fault = |operation| result.as_ref().err().map(|e| Fault::new(operation, e));
         let mut state = self.cx.state.borrow_mut();
+        state.ended += 1;
         let by_fdatasync = state.settings.durability == Durability::Fdatasync;
         match token {
             Token::Segment(slot) => {

@@ -1,7 +1,7 @@
 //! Reads whole batches back: from memory where they are, else from the segment's file.
 
 use crate::batch::validate_stored;
-use crate::buffers::{CHUNK_BYTES_MAX, PAGE_BYTES};
+use crate::buffers::{CHUNK_BYTES_MAX, Chunk, PAGE_BYTES};
 use crate::command::{Disk, Done, FileHandle, Op, OpenMode};
 use crate::error::{Fault, ReadError};
 use crate::files::{open, read_small};
@@ -331,9 +331,8 @@ async fn from_file(
     let mut at = pos.floor(PAGE_BYTES as u64);
     while at < to {
         let bytes = to.since(at).min(CHUNK_BYTES_MAX as u64) as usize;
-        let bytes = bytes.next_multiple_of(PAGE_BYTES);
-        // A reader has no claim on more than the budget.
-        let buf = cx.arena().chunk(bytes).ok_or(ReadError::Overloaded)?;
+        let buf = chunk_to_read(cx, bytes).ok_or(ReadError::Overloaded)?;
+        let bytes = bytes.next_multiple_of(PAGE_BYTES).min(buf.capacity());
         let chunk = crate::files::read_into(&cx.disk, file, (at.get(), bytes), buf).await;
         let chunk =
             chunk.map_err(|error| ReadError::Disk(Fault::new("reading a segment", &error)))?;
@@ -346,6 +345,23 @@ async fn from_file(
         at = at.plus(bytes as u64);
     }
     Ok(())
+}
+
+/// Memory for `bytes` of a file, or for fewer where there is not so much. Bytes of segments that are in their files
+/// give way; beyond that a reader has no claim on the budget.
+fn chunk_to_read(cx: &Context, bytes: usize) -> Option<Chunk> {
+    let arena = cx.arena();
+    if let Some(chunk) = arena.chunk(bytes) {
+        return Some(chunk);
+    }
+    cx.state.borrow_mut().trim_all();
+    let mut bytes = bytes.next_power_of_two();
+    loop {
+        match arena.chunk(bytes) {
+            None if bytes > PAGE_BYTES => bytes /= 2,
+            chunk => return chunk,
+        }
+    }
 }
 
 /// Where the segment's bytes in memory begin; `None` if it is not in the tail any more.

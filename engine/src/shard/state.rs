@@ -7,13 +7,13 @@ use std::path::PathBuf;
 use std::rc::Rc;
 use std::sync::Arc;
 
-use crate::buffers::{Arena, CHUNK_BYTES_MAX, Slice};
+use crate::buffers::{Arena, CHUNK_BYTES_MAX, Chunk, Slice};
 use crate::command::{FileHandle, Op};
 use crate::error::{AppendError, Fault};
 use crate::journal::{Journal, LogId};
 use crate::limits::{
-    COALESCED_BYTES_MAX, GROUP_ENTRIES_MAX, PRESSURE_INTERVAL_NS, RECOVERY_STRIDE_BYTES,
-    SEGMENT_IN_FLIGHT_BYTES_MAX, WRITES_IN_FLIGHT_MAX,
+    COALESCED_BYTES_MAX, GROUP_ENTRIES_MAX, PRESSURE_INTERVAL_NS, QUIET_TURNS_MAX,
+    RECOVERY_STRIDE_BYTES, SEGMENT_IN_FLIGHT_BYTES_MAX, SPARE_GROUP_BYTES, WRITES_IN_FLIGHT_MAX,
 };
 use crate::log::plan::{Bounds, Step};
 use crate::log::{Access, Append, Ended, Log, Shape};
@@ -79,6 +79,7 @@ pub(crate) struct State {
     pub(crate) arena: Arena,
     /// Zeros, as many as a chunk holds.
     pub(crate) zeros: Slice,
+    pub(super) spare: Spare,
     pub(crate) logs: Vec<Option<Box<Log>>>,
     /// Logs whose next step is to be looked at.
     pub(super) work: VecDeque<LogId>,
@@ -97,6 +98,11 @@ pub(crate) struct State {
     pub(crate) inbox: Arc<Inbox<Context>>,
     /// An append for which there was no memory.
     deferred: Option<Request>,
+    /// Turns in a row that left nothing with the ring.
+    quiet_turns: u32,
+    /// Operations that have ended, and how many had when memory was last asked for.
+    pub(super) ended: u64,
+    relieved: Option<u64>,
     released_bytes: u64,
     /// No checkpoint for want of memory before this time.
     pressure_ns: u64,
@@ -111,6 +117,23 @@ pub(crate) struct State {
     pub(crate) time: Time,
     pub(crate) stats: ShardStats,
     pub(crate) closing: bool,
+}
+
+/// Memory for what frees memory: without it a shard whose every byte waits for a journal group, or for the copy of
+/// a tail, would wait for ever.
+#[derive(Default)]
+pub(super) struct Spare {
+    /// For a journal group.
+    pub(super) group: Option<Chunk>,
+    /// For a padded last block.
+    pub(super) tail: Option<Chunk>,
+}
+
+impl Spare {
+    fn refill(&mut self, arena: &Arena, block: usize) {
+        self.group = self.group.take().or_else(|| arena.chunk(SPARE_GROUP_BYTES));
+        self.tail = self.tail.take().or_else(|| arena.chunk(block));
+    }
 }
 
 /// What a new shard is made of.
@@ -128,11 +151,14 @@ impl State {
         let mut zeros = parts.arena.chunk(CHUNK_BYTES_MAX).expect("an arena holds a chunk");
         zeros.append_zeros(CHUNK_BYTES_MAX);
         let zeros = zeros.slice(0..CHUNK_BYTES_MAX);
+        let mut spare = Spare::default();
+        spare.refill(&parts.arena, parts.settings.shape.block as usize);
         Self {
             dir: parts.dir,
             settings: parts.settings,
             arena: parts.arena,
             zeros,
+            spare,
             logs: Vec::new(),
             work: VecDeque::with_capacity(1024),
             gathering: VecDeque::with_capacity(1024),
@@ -148,6 +174,9 @@ impl State {
             ops: VecDeque::with_capacity(WRITES_IN_FLIGHT_MAX),
             inbox: parts.inbox,
             deferred: None,
+            quiet_turns: 0,
+            ended: 0,
+            relieved: None,
             released_bytes: 0,
             pressure_ns: 0,
             aging: false,
@@ -171,20 +200,36 @@ impl State {
         self.log(id)?.segment(base)
     }
 
-    /// A checkpoint has ended: see whether another is due, and whether anybody waits in vain.
+    /// A checkpoint has ended: see whether another is due.
     pub(crate) fn after_checkpoint(&mut self, freed: bool) {
         self.checkpointing = false;
         self.trim_all();
         if freed && self.journal.needed_bytes() > self.journal.ring_bytes() / 2 {
             self.errand(Errand::Checkpoint);
         }
-        let stuck = !freed
-            && self.writes.in_flight() == 0
-            && self.journal.in_flight() == 0
-            && !self.logs.iter().flatten().any(|log| log.tail.iter().any(|s| s.preparing));
-        if stuck {
-            // Every byte of memory is a tail that waits for more bytes: nothing will free any.
+    }
+
+    /// Notes whether a turn left operations with the ring.
+    pub(super) fn note_turn(&mut self, quiet: bool) {
+        self.quiet_turns = if quiet { self.quiet_turns + 1 } else { 0 };
+    }
+
+    /// Puts memory aside again for what frees memory, if it came back. Before anything else asks for it.
+    pub(super) fn refill_spare(&mut self) {
+        self.spare.refill(&self.arena, self.settings.shape.block as usize);
+    }
+
+    /// An append waits for memory: has some freed. Where nothing is under way, and was not for a while, every byte
+    /// is a tail that waits for more bytes: nothing will free any, and the append ends.
+    fn relieve(&mut self) {
+        let preparing =
+            || self.logs.iter().flatten().any(|log| log.tail.iter().any(|s| s.preparing));
+        if self.quiet_turns > QUIET_TURNS_MAX && !preparing() {
             self.refuse_deferred(AppendError::Overloaded);
+        } else if !self.checkpointing && self.relieved != Some(self.ended) {
+            // Once for each change: the next would find what this one finds.
+            self.relieved = Some(self.ended);
+            self.errand(Errand::Checkpoint);
         }
     }
 
@@ -195,7 +240,7 @@ impl State {
             if let Err(request) = self.admit(request) {
                 self.deferred = Some(request);
                 self.stats.memory_waits += 1;
-                self.errand(Errand::Checkpoint);
+                self.relieve();
                 break;
             }
         }
@@ -359,19 +404,15 @@ impl State {
 
     /// Space runs out ahead of the bytes: have more prepared.
     fn ask_for_space(&mut self, id: LogId) {
-        let prepare = self.settings.prepare;
+        let (prepare, shape) = (self.settings.prepare, self.settings.shape);
         let Some(log) = self.log(id) else { return };
         if matches!(log.access, Access::Fenced(_) | Access::Damaged) {
             // It takes no bytes; a reader opens what it needs.
             return;
         }
         let wanting = log.tail.iter_mut().find(|segment| {
-            let ahead = super::prepare::ahead_bytes(prepare, segment);
-            let short = segment.end().get() + ahead > segment.prepared.get();
-            !segment.preparing
-                && (segment.file.is_none() || short && !segment.rolled || {
-                    segment.end() > segment.prepared
-                })
+            let short = super::prepare::wanted(prepare, shape, segment) > segment.prepared.get();
+            !segment.preparing && (segment.file.is_none() || short)
         });
         if let Some(segment) = wanting {
             segment.preparing = true;
@@ -416,9 +457,8 @@ impl State {
 
     /// Writes the padded last block. `false` if there is no memory for its copy.
     pub(crate) fn write_tail(&mut self, id: LogId, base: Offset, releases_image: bool) -> bool {
-        let Some(mut chunk) = self.arena.chunk(self.settings.shape.block as usize) else {
-            return false;
-        };
+        let chunk = self.arena.chunk(self.settings.shape.block as usize);
+        let Some(mut chunk) = chunk.or_else(|| self.spare.tail.take()) else { return false };
         let Some(log) = self.logs[id.0 as usize].as_deref_mut() else { return false };
         let Some(segment) = log.segment(base) else { return false };
         let (start, end) = segment.begin_tail_write(releases_image);
@@ -481,10 +521,18 @@ impl State {
 
     /// Gives back all memory of bytes that are in their files.
     pub(crate) fn trim_all(&mut self) {
+        let short = self.deferred.is_some();
+        let block = self.settings.shape.block as usize;
         for log in self.logs.iter_mut().flatten() {
             for segment in &mut log.tail {
                 let releasable = segment.releasable();
                 segment.window.release_to(releasable);
+                let Some(start) = segment.rest().filter(|_| short) else { continue };
+                let chunk = self.arena.chunk(block).or_else(|| self.spare.tail.take());
+                if let Some(chunk) = chunk {
+                    segment.window.move_rest(start, chunk);
+                    self.spare.refill(&self.arena, block);
+                }
             }
         }
     }

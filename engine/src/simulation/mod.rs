@@ -8,6 +8,7 @@ mod defect;
 mod faults;
 mod histories;
 mod journals;
+mod memory;
 mod oracle;
 mod workload;
 mod world;
