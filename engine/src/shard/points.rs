@@ -109,6 +109,8 @@ pub(crate) async fn advance(cx: Context, id: LogId) {
                 // A failure costs only a longer recovery: it is tried again with the next point.
                 let _ = write(&cx).await;
             }
+            // A full disk costs only a longer recovery, too.
+            Err(fault) if fault.is_full() => {}
             Err(fault) => fence(&cx, id, fault),
         }
     }

@@ -10,6 +10,7 @@ use crate::format::names;
 use crate::format::seal::Seal;
 use crate::index::{Index, Indexed};
 use crate::journal::LogId;
+use crate::limits::FULL_RETRY_NS;
 use crate::log::Sealed;
 use crate::recovery::scan::{BatchScanner, FileReader, Scanned};
 use crate::types::{Offset, Pos};
@@ -65,11 +66,24 @@ async fn try_seal(cx: &Context, id: LogId, base: Offset) -> Result<(), ControlEr
     cx.disk.run(cut).await.map_err(io("cutting a segment to its data"))?;
     cx.disk.run(Op::Sync { file, data_only: false }).await.map_err(io("flushing a segment"))?;
     for (path, bytes) in files {
-        write_small(&cx.disk, &cx.arena(), path, &bytes).await.map_err(io("writing an index"))?;
+        write_derived(cx, path, &bytes).await.map_err(io("writing an index"))?;
     }
     sync_directory(&cx.disk, dir).await.map_err(io("flushing a directory"))?;
     retire(cx, id, base).await;
     Ok(())
+}
+
+/// Writes a file of what the log says anyway. On a full disk that waits for space: nothing is lost meanwhile.
+async fn write_derived(cx: &Context, path: PathBuf, bytes: &[u8]) -> std::io::Result<()> {
+    loop {
+        let written = write_small(&cx.disk, &cx.arena(), path.clone(), bytes).await;
+        let full = written.as_ref().is_err_and(|e| Fault::new("", e).is_full());
+        if !full || cx.state.borrow().closing {
+            return written;
+        }
+        let now = cx.state.borrow().time.ns;
+        cx.tasks.sleep_until(now + FULL_RETRY_NS).await;
+    }
 }
 
 /// The checksum of the whole file: kept while it was appended to, or read back if the segment was reopened.
