@@ -7,6 +7,7 @@ mod bad_input;
 mod batch_memory;
 mod closing;
 mod damage;
+mod fallbacks;
 mod file_limit;
 mod full_disk;
 mod handles;
