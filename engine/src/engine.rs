@@ -161,8 +161,11 @@ impl Engine {
         for _ in 0..config.shards {
             // A thread that panicked sends nothing: then the channel ends.
             let Ok((shard, started)) = started.recv() else { return Err(OpenError::Closed) };
-            registered[shard] =
-                started.map_err(|e| OpenError::io(&config.dir, "starting a shard", e))?;
+            let started = started.map_err(|e| OpenError::io(&config.dir, "starting a shard", e));
+            let (bytes, fallback) = started?;
+            registered[shard] = bytes;
+            let told = fallback.map(|reason| reason.to_string());
+            engine.facts.fallback = engine.facts.fallback.take().or(told);
         }
         engine.facts.registered_bytes = registered;
         engine.attach_all(shares)?;

@@ -3,76 +3,36 @@
 
 use std::fs;
 use std::path::{Path, PathBuf};
-use std::process::{Command, Stdio};
 
 use ringmain::error::{AppendError, Outcome};
 use ringmain::types::{FlushPolicy, Prepare};
 use ringmain::{Backend, Config, Engine};
 
-use crate::support::{Dir, batch, ids, is_root, small, verified};
+use crate::mounts::Mounted;
+use crate::support::{batch, ids, small, verified};
 
 const DISK_BYTES: u64 = 48 << 20;
 
-/// A small file system, mounted until it is dropped.
-struct Mounted {
-    at: PathBuf,
-    _dir: Dir,
+/// XFS refuses to be smaller than 300 MB.
+const XFS_BYTES: u64 = 320 << 20;
+
+fn mount(kind: &str) -> Option<Mounted> {
+    Mounted::new("full", kind, if kind == "xfs" { XFS_BYTES } else { DISK_BYTES })
 }
 
-impl Mounted {
-    /// `None`, with a message, where it can not be made.
-    fn new(kind: &str) -> Option<Self> {
-        if !is_root() {
-            eprintln!("skipped: mounting a {kind} needs root");
-            return None;
-        }
-        let dir = Dir::new(&format!("full-{kind}"));
-        let at = dir.join("mount");
-        fs::create_dir(&at).unwrap();
-        let image = dir.join("image");
-        let made = if kind == "tmpfs" {
-            let size = format!("size={DISK_BYTES}");
-            run("mount", &["-t", "tmpfs", "-o", &size, "none", at.to_str()?])
-        } else {
-            // XFS refuses to be smaller than 300 MB.
-            let bytes = if kind == "xfs" { 320 << 20 } else { DISK_BYTES };
-            fs::File::create(&image).unwrap().set_len(bytes).unwrap();
-            run(&format!("mkfs.{kind}"), &["-q", image.to_str()?])
-                && run("mount", &["-o", "loop", image.to_str()?, at.to_str()?])
-        };
-        if made {
-            return Some(Self { at, _dir: dir });
-        }
-        eprintln!("skipped: no {kind} can be made or mounted here");
-        None
+/// Fills the disk but for `left` bytes.
+fn fill(disk: &Mounted, left: u64) -> PathBuf {
+    let path = disk.at().join("filler");
+    let file = fs::File::create(&path).unwrap();
+    let step = 64 << 10;
+    let mut bytes = 0;
+    let chunk = vec![1; step];
+    while std::os::unix::fs::FileExt::write_all_at(&file, &chunk, bytes).is_ok() {
+        bytes += step as u64;
     }
-
-    /// Fills the disk but for `left` bytes.
-    fn fill(&self, left: u64) -> PathBuf {
-        let path = self.at.join("filler");
-        let file = fs::File::create(&path).unwrap();
-        let step = 64 << 10;
-        let mut bytes = 0;
-        let chunk = vec![1; step];
-        while std::os::unix::fs::FileExt::write_all_at(&file, &chunk, bytes).is_ok() {
-            bytes += step as u64;
-        }
-        file.set_len(bytes.saturating_sub(left)).unwrap();
-        file.sync_all().unwrap();
-        path
-    }
-}
-
-impl Drop for Mounted {
-    fn drop(&mut self) {
-        run("umount", &["-l", self.at.to_str().unwrap_or_default()]);
-    }
-}
-
-fn run(program: &str, arguments: &[&str]) -> bool {
-    let quiet =
-        Command::new(program).args(arguments).stdout(Stdio::null()).stderr(Stdio::null()).status();
-    quiet.is_ok_and(|status| status.success())
+    file.set_len(bytes.saturating_sub(left)).unwrap();
+    file.sync_all().unwrap();
+    path
 }
 
 fn config(dir: &Path, backend: Backend) -> Config {
@@ -97,9 +57,9 @@ fn until_full(log: &ringmain::LogHandle, first: u64) -> Vec<u64> {
 }
 
 fn full(kind: &str, backend: Backend, prepare: Prepare) {
-    let Some(disk) = Mounted::new(kind) else { return };
+    let Some(disk) = mount(kind) else { return };
     eprintln!("{kind}, {backend:?}, {prepare:?}");
-    let data = disk.at.join("data");
+    let data = disk.at().join("data");
     let engine = Engine::open(Config { prepare, ..config(&data, backend) }).unwrap();
     let log = engine.log("full", 0).unwrap();
     // It has its space already: a full disk is nothing to it.
@@ -108,7 +68,7 @@ fn full(kind: &str, backend: Backend, prepare: Prepare) {
     other.prepare_blocking(50_000).unwrap();
     let lazy = engine.log("lazy", 0).unwrap();
     lazy.set_flush_policy_blocking(FlushPolicy::Os).unwrap();
-    let filler = disk.fill(2 << 20);
+    let filler = fill(&disk, 2 << 20);
     let mut acked = until_full(&log, 0);
     for id in 1..50 {
         other.append_blocking(batch([id], 100)).unwrap();
@@ -155,10 +115,10 @@ fn a_full_xfs_takes_nothing_half_and_recovers_by_itself() {
 
 #[test]
 fn a_partition_that_a_full_disk_refused_can_be_made_later() {
-    let Some(disk) = Mounted::new("ext4") else { return };
-    let data = disk.at.join("data");
+    let Some(disk) = mount("ext4") else { return };
+    let data = disk.at().join("data");
     let engine = Engine::open(config(&data, Backend::Auto)).unwrap();
-    let filler = disk.fill(0);
+    let filler = fill(&disk, 0);
     let mut made = 0;
     // Until neither a directory nor its file has room.
     while engine.log("more", made).is_ok() {

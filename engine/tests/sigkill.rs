@@ -15,12 +15,14 @@ use crate::support::{Dir, batch, block_on, child, from_parent, id_of, read_all, 
 const PARTITIONS: u32 = 6;
 const KILLS: u64 = 20;
 
-fn config(dir: &std::path::Path, round: u64) -> Config {
+/// `mode`: the write mode of all rounds, if they are not to take turns.
+fn config(dir: &std::path::Path, round: u64, mode: Option<WriteMode>) -> Config {
+    let turns = if round % 4 == 3 { WriteMode::PageCache } else { WriteMode::Direct };
     Config {
         // Every crash is recovered by another shape of engine than it happened in.
         shards: 1 + round as usize % 3,
         backend: if round % 5 == 4 { Backend::Sync } else { Backend::Auto },
-        write_mode: Some(if round % 4 == 3 { WriteMode::PageCache } else { WriteMode::Direct }),
+        write_mode: Some(mode.unwrap_or(turns)),
         ..small(dir)
     }
 }
@@ -42,7 +44,8 @@ fn names() -> Vec<(String, u32)> {
 fn append_until_killed() {
     let Some(dir) = from_parent("RINGMAIN_DIR") else { return };
     let round: u64 = from_parent("RINGMAIN_ROUND").unwrap().parse().unwrap();
-    let engine = Engine::open(config(dir.as_ref(), round)).unwrap();
+    let mode = from_parent("RINGMAIN_MODE").and_then(|mode| mode_of(&mode));
+    let engine = Engine::open(config(dir.as_ref(), round, mode)).unwrap();
     let acks = Mutex::new(std::io::stderr());
     std::thread::scope(|scope| {
         for (partition, log) in engine.logs(&names()).unwrap().into_iter().enumerate() {
@@ -74,12 +77,24 @@ fn append(log: &LogHandle, (round, partition): (u64, u64), acks: &Mutex<std::io:
     }
 }
 
+fn mode_of(name: &str) -> Option<WriteMode> {
+    [WriteMode::Direct, WriteMode::PageCache].into_iter().find(|mode| format!("{mode:?}") == name)
+}
+
 type Acked = HashMap<(u32, i64), u64>;
 
 /// Runs a child, kills it `after` its first ack, and returns what it told.
-fn run_and_kill(dir: &std::path::Path, round: u64, after: Duration, acked: &mut Acked) {
-    let variables =
-        [("RINGMAIN_DIR", dir.to_str().unwrap()), ("RINGMAIN_ROUND", &round.to_string())];
+fn run_and_kill(
+    dir: &std::path::Path,
+    (round, mode): (u64, Option<WriteMode>),
+    after: Duration,
+    acked: &mut Acked,
+) {
+    let variables = [
+        ("RINGMAIN_DIR", dir.to_str().unwrap()),
+        ("RINGMAIN_ROUND", &round.to_string()),
+        ("RINGMAIN_MODE", &mode.map_or_else(String::new, |mode| format!("{mode:?}"))),
+    ];
     let mut command = child("sigkill::append_until_killed", &variables);
     command.stdout(Stdio::null()).stderr(Stdio::piped());
     let mut running = command.spawn().unwrap();
@@ -140,29 +155,39 @@ fn check(engine: &Engine, acked: &Acked) {
     }
 }
 
-#[test]
-fn sigkill_under_load_loses_no_ack() {
+/// Kills so many writing processes within `longest_ms` of their first acks. Returns how many acks were given and kept.
+pub(crate) fn survive(
+    data: &std::path::Path,
+    kills: u64,
+    longest_ms: u64,
+    mode: Option<WriteMode>,
+) -> usize {
     let seed = std::time::UNIX_EPOCH.elapsed().unwrap().as_nanos() as u64;
     eprintln!("seed {seed}");
-    let dir = Dir::new("sigkill");
-    let data = dir.join("data");
     let mut acked = Acked::new();
     let mut state = seed | 1;
-    for round in 0..KILLS {
+    for round in 0..kills {
         state = state.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1);
-        let after = Duration::from_millis((state >> 33) % 250);
-        run_and_kill(&data, round, after, &mut acked);
-        let report = ringmain::inspect::verify(&data).unwrap();
+        let after = Duration::from_millis((state >> 33) % longest_ms);
+        run_and_kill(data, (round, mode), after, &mut acked);
+        let report = ringmain::inspect::verify(data).unwrap();
         assert!(report.is_healthy(), "round {round}: {:#?}", report.problems);
         // Every other crash is recovered by the next child, which crashes in its turn.
         if round % 2 == 1 {
-            let engine = Engine::open(config(&data, round + 1)).unwrap();
+            let engine = Engine::open(config(data, round + 1, mode)).unwrap();
             assert!(!engine.recovery().clean);
             check(&engine, &acked);
             engine.close().unwrap();
-            crate::support::verified(&data);
+            crate::support::verified(data);
         }
     }
-    eprintln!("{} acks over {KILLS} kills", acked.len());
-    assert!(acked.len() > 1000, "there was load");
+    eprintln!("{} acks over {kills} kills", acked.len());
+    acked.len()
+}
+
+#[test]
+fn sigkill_under_load_loses_no_ack() {
+    let dir = Dir::new("sigkill");
+    let acked = survive(&dir.join("data"), KILLS, 250, None);
+    assert!(acked > 1000, "there was load");
 }

@@ -45,6 +45,9 @@ pub enum Fallback {
     /// Something else forbids it.
     #[error("io_uring is forbidden (as a rule by a container's seccomp filter)")]
     Forbidden(#[source] io::Error),
+    /// Its queues count as locked memory, of which the process may have too little.
+    #[error("io_uring has no memory (raise the limit of locked memory: ulimit -l, RLIMIT_MEMLOCK)")]
+    NoMemory(#[source] io::Error),
     /// The kernel is too old.
     #[error("io_uring is too old here: {0}")]
     TooOld(#[source] io::Error),
@@ -59,6 +62,7 @@ impl Fallback {
                 Some(sysctl) if sysctl > 0 => Self::SwitchedOff { sysctl, source: error },
                 _ => Self::Forbidden(error),
             }),
+            Some(libc::ENOMEM) => Ok(Self::NoMemory(error)),
             Some(libc::EINVAL) => Ok(Self::TooOld(error)),
             None if error.kind() == io::ErrorKind::Unsupported => Ok(Self::TooOld(error)),
             _ => Err(error),
@@ -70,7 +74,7 @@ impl Fallback {
 /// reason if the ring is not the one that was hoped for; the caller tells it aloud.
 ///
 /// # Errors
-/// If the ring asked for cannot be made, or under [`Backend::Auto`] for want of memory or descriptors.
+/// If the ring asked for cannot be made, or under [`Backend::Auto`] for want of descriptors.
 pub fn open_ring(backend: Backend, entries: u32) -> io::Result<(AnyRing, Option<Fallback>)> {
     let sync = || SyncRing::new(SYNC_WORKERS).map(Box::new).map(AnyRing::Sync);
     match backend {
@@ -159,7 +163,7 @@ mod tests {
             Ok(Fallback::SwitchedOff { sysctl: 2, .. })
         ));
         assert!(matches!(reason(libc::EACCES, None), Ok(Fallback::Forbidden(_))));
-        assert!(reason(libc::ENOMEM, None).is_err());
+        assert!(matches!(reason(libc::ENOMEM, None), Ok(Fallback::NoMemory(_))));
         assert!(reason(libc::EMFILE, Some(2)).is_err());
     }
 

@@ -12,7 +12,7 @@ use crate::journal::LogId;
 use crate::limits::{
     FULL_RETRY_NS, PREPARE_AHEAD_MS, PREPARE_BYTES_MAX, PREPARE_BYTES_MIN, PREZERO_WRITES_IN_FLIGHT,
 };
-use crate::log::Access;
+use crate::log::{Access, Shape};
 use crate::segment::Segment;
 use crate::types::{Offset, Pos, Prepare};
 
@@ -27,9 +27,13 @@ fn next_bytes(segment: &Segment) -> u64 {
     segment.prepared.get().clamp(segment.first_bytes, PREPARE_BYTES_MAX)
 }
 
-/// How far ahead of the bytes space is kept ready.
-pub(crate) fn ahead_bytes(prepare: Prepare, segment: &Segment) -> u64 {
-    if prepare == Prepare::None { 0 } else { next_bytes(segment) / 2 }
+/// Up to where a segment's space is to be ready: ahead of its bytes, while more come, and not behind its end.
+pub(crate) fn wanted(prepare: Prepare, shape: Shape, segment: &Segment) -> u64 {
+    let end = segment.end().ceil(shape.block).get();
+    let limit = shape.segment_bytes.next_multiple_of(shape.block);
+    let no_more = segment.rolled || prepare == Prepare::None;
+    let ahead = if no_more { 0 } else { next_bytes(segment) / 2 };
+    (end + ahead).min(limit).max(end).max(segment.prepare_goal.get())
 }
 
 /// How much space the segment after one of `bytes`, filled in `ms`, gets at first: what flows in the time that
@@ -149,9 +153,8 @@ fn next_job(cx: &Context, id: LogId, base: Offset) -> Job {
         return Job::Nothing;
     }
     let end = segment.end().ceil(shape.block);
-    let ahead = if segment.rolled { 0 } else { ahead_bytes(how, segment) };
     let limit = shape.segment_bytes.next_multiple_of(shape.block);
-    let wanted = (end.get() + ahead).min(limit).max(end.get()).max(segment.prepare_goal.get());
+    let wanted = wanted(how, shape, segment);
     if how == Prepare::None {
         segment.prepared = segment.prepared.max(Pos::new(limit)).max(end);
         return Job::Nothing;

@@ -454,19 +454,15 @@ impl State {
 
     /// Space runs out ahead of the bytes: have more prepared.
     fn ask_for_space(&mut self, id: LogId) {
-        let prepare = self.settings.prepare;
+        let (prepare, shape) = (self.settings.prepare, self.settings.shape);
         let Some(log) = self.log(id) else { return };
         if matches!(log.access, Access::Fenced(_) | Access::Damaged) {
             // It takes no bytes; a reader opens what it needs.
             return;
         }
         let wanting = log.tail.iter_mut().find(|segment| {
-            let ahead = super::prepare::ahead_bytes(prepare, segment);
-            let short = segment.end().get() + ahead > segment.prepared.get();
-            !segment.preparing
-                && (segment.file.is_none() || short && !segment.rolled || {
-                    segment.end() > segment.prepared
-                })
+            let short = super::prepare::wanted(prepare, shape, segment) > segment.prepared.get();
+            !segment.preparing && (segment.file.is_none() || short)
         });
         if let Some(segment) = wanting {
             segment.preparing = true;

@@ -16,7 +16,7 @@ use crate::error::OpenError;
 use crate::format::names;
 use crate::journal::Journal;
 use crate::limits::RING_ENTRIES;
-use crate::ring::backend::{AnyRing, open_ring};
+use crate::ring::backend::{AnyRing, Fallback, open_ring};
 use crate::ring::{Ring, Wait};
 use crate::stats::ShardStats;
 
@@ -43,8 +43,11 @@ pub(crate) fn cores(config: &Config) -> Vec<CoreId> {
     if config.pin { core_affinity::get_core_ids().unwrap_or_default() } else { Vec::new() }
 }
 
-/// A shard's number, and the bytes it registered with the kernel or why it did not start.
-pub(crate) type Started = (usize, io::Result<u64>);
+/// What a shard got from the kernel: bytes registered with it, and why its ring is another than hoped for.
+pub(crate) type Granted = (u64, Option<Fallback>);
+
+/// A shard's number, and what it got or why it did not start.
+pub(crate) type Started = (usize, io::Result<Granted>);
 
 /// Starts a shard, which tells `ready` how that went.
 pub(crate) fn spawn(
@@ -76,7 +79,7 @@ impl Drop for Closing {
 
 fn run(plan: Plan, inbox: Arc<Inbox<Context>>, ready: Sender<Started>) -> io::Result<()> {
     let number = plan.shard;
-    let (mut shard, registered) = match start(plan, &inbox) {
+    let (mut shard, granted) = match start(plan, &inbox) {
         Ok(started) => started,
         Err(error) => {
             // Nobody listens only if another shard failed first.
@@ -84,7 +87,7 @@ fn run(plan: Plan, inbox: Arc<Inbox<Context>>, ready: Sender<Started>) -> io::Re
             return Ok(());
         }
     };
-    if ready.send((number, Ok(registered))).is_err() {
+    if ready.send((number, Ok(granted))).is_err() {
         return Ok(());
     }
     // The engine waits for as many answers as there are senders.
@@ -99,12 +102,12 @@ fn run(plan: Plan, inbox: Arc<Inbox<Context>>, ready: Sender<Started>) -> io::Re
 fn start(
     plan: Plan,
     inbox: &Arc<Inbox<Context>>,
-) -> io::Result<(Shard<AnyRing, SystemClock>, u64)> {
+) -> io::Result<(Shard<AnyRing, SystemClock>, Granted)> {
     if let Some(core) = plan.core {
         // Not being pinned costs speed, nothing else.
         core_affinity::set_for_current(core);
     }
-    let (mut ring, _) = open_ring(plan.config.backend, RING_ENTRIES)?;
+    let (mut ring, fallback) = open_ring(plan.config.backend, RING_ENTRIES)?;
     let arena = Arena::new(plan.config.memory_bytes / 4 * 3);
     let registered = ring.register(&arena);
     let clock = SystemClock::new();
@@ -127,7 +130,7 @@ fn start(
     let disk = ShardDisk::default();
     let mut shard = Shard::new(ring, clock, (executor, disk), parts, plan.points);
     shard.set_spin(Duration::from_micros(plan.config.spin_us.into()));
-    Ok((shard, registered))
+    Ok((shard, (registered, fallback)))
 }
 
 /// What the shard has counted, as a call.

@@ -12,6 +12,7 @@ mod histories;
 mod journals;
 mod memory;
 mod oracle;
+mod overload;
 mod seals;
 mod space;
 mod starts;

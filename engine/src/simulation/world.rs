@@ -383,7 +383,7 @@ impl<P: Place> World<P> {
             }
             self.turn(Wait::Forever)?;
         }
-        panic!("a hang: {} clients wait", self.tasks.len());
+        panic!("a hang: {} clients wait\n{}", self.tasks.len(), self.describe());
     }
 
     /// Sends a batch; the oracle hears how it ends. `false` if there is no memory for it.

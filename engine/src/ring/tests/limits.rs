@@ -3,6 +3,7 @@
 use std::env;
 use std::process::Command;
 
+use super::super::backend::{Backend, open_ring};
 use super::*;
 
 /// Runs this test alone in a child process, whose limits it may change. `true` in the child.
@@ -80,4 +81,58 @@ fn a_short_write_is_continued_until_it_fails() {
             assert_eq!(*back, data[..10 * BLOCK], "{} {name}", world.name);
         }
     });
+}
+
+/// Has the kernel refuse `io_uring_setup` to this process and its threads, as a container's filter does.
+fn forbid_io_uring(errno: i32) {
+    // The number of the call is the first word of what the filter sees (seccomp(2)).
+    let statement = |code: u32, k: u32| libc::sock_filter { code: code as u16, jt: 0, jf: 0, k };
+    let refused = libc::SECCOMP_RET_ERRNO | errno as u32;
+    let equal = libc::BPF_JMP | libc::BPF_JEQ | libc::BPF_K;
+    let mut filter = [
+        statement(libc::BPF_LD | libc::BPF_W | libc::BPF_ABS, 0),
+        libc::sock_filter { jf: 1, ..statement(equal, libc::SYS_io_uring_setup as u32) },
+        statement(libc::BPF_RET | libc::BPF_K, refused),
+        statement(libc::BPF_RET | libc::BPF_K, libc::SECCOMP_RET_ALLOW),
+    ];
+    let program = libc::sock_fprog { len: filter.len() as u16, filter: filter.as_mut_ptr() };
+    // SAFETY: no memory is involved.
+    assert_eq!(unsafe { libc::prctl(libc::PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0) }, 0);
+    let mode = libc::SECCOMP_MODE_FILTER;
+    // SAFETY: the program and its instructions are alive.
+    let is_set = unsafe { libc::prctl(libc::PR_SET_SECCOMP, mode, &raw const program) };
+    assert_eq!(is_set, 0);
+}
+
+#[test]
+fn where_io_uring_is_forbidden_threads_do_it_and_it_is_said() {
+    if !in_child("ring::tests::limits::where_io_uring_is_forbidden_threads_do_it_and_it_is_said") {
+        return;
+    }
+    forbid_io_uring(libc::EPERM);
+    let error = open_ring(Backend::Uring, ENTRIES).expect_err("asked for by name, it is no other");
+    assert_eq!(error.raw_os_error(), Some(libc::EPERM));
+    let (mut ring, reason) = open_ring(Backend::Auto, ENTRIES).expect("threads");
+    assert!(matches!(ring, AnyRing::Sync(_)));
+    let told = reason.expect("a reason").to_string();
+    assert!(told.contains("io_uring is forbidden") || told.contains("switched off"), "{told}");
+    let arena = Arena::new(4 << 20);
+    assert_eq!(ring.register(&arena), 0);
+    let mode = OpenMode { create: false, ..CACHED };
+    ring.push(1, Op::Open { path: "/dev/zero".into(), mode });
+    let Done::File(file) = next(&mut ring) else { panic!("no file") };
+    let buf = arena.chunk(CHUNK_BYTES_MAX).expect("room");
+    ring.push(2, Op::Read { file, pos: 0, len: CHUNK_BYTES_MAX, buf });
+    let Done::Read(buf) = next(&mut ring) else { panic!("no bytes") };
+    assert_eq!(buf.len(), CHUNK_BYTES_MAX);
+}
+
+/// What the one operation in flight came to.
+fn next(ring: &mut impl Ring) -> Done {
+    loop {
+        if let Some(completion) = ring.pop() {
+            return completion.result.expect("done");
+        }
+        ring.enter(Wait::Forever).expect("entered");
+    }
 }
