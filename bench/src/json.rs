@@ -6,6 +6,7 @@ use serde::Serialize;
 
 use crate::env::Env;
 use crate::histogram::Latencies;
+use crate::neighbours::Neighbours;
 use crate::oracle::Tally;
 use crate::payload::About;
 
@@ -36,6 +37,9 @@ pub struct Document {
     pub verify: Option<Tally>,
     /// What was checked, and how it ended.
     pub checks: Vec<Check>,
+    /// Who else used the processors; absent where the system does not say.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub neighbours: Option<Neighbours>,
     /// What to know before the figures are quoted.
     pub notes: Vec<String>,
     /// The HTML page.

@@ -22,6 +22,7 @@ pub mod inspecting;
 pub mod interrupt;
 pub mod json;
 pub mod loglines;
+pub mod neighbours;
 pub mod onebatch;
 pub mod oracle;
 pub mod outcome;

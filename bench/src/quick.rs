@@ -12,6 +12,7 @@ use crate::crash::{self, Found};
 use crate::device::{ARENA_BYTES, Flush};
 use crate::env::Env;
 use crate::json::{Check, Document, SCHEMA, SURVIVES_KILL, State, command_line};
+use crate::neighbours::{Neighbours, Watch};
 use crate::oracle::Tally;
 use crate::outcome::Outcome;
 use crate::payload::Payload;
@@ -43,6 +44,7 @@ const NO_POWER_CUT: &str = "the writer was ended by SIGKILL, which is no power c
 /// If something can't be made or written, or the user stops the run.
 pub fn run(flags: &cli::Quick) -> Result<Verdict> {
     let begin = Instant::now();
+    let watch = Watch::begin();
     let budget = Duration::from_secs(flags.seconds);
     let mut progress = Progress::new(budget, flags.quiet);
     let payload = Payload::open(flags.payload.as_deref())?;
@@ -75,6 +77,8 @@ pub fn run(flags: &cli::Quick) -> Result<Verdict> {
         notes.push(NO_POWER_CUT.to_owned());
     }
     notes.extend(env.warnings.iter().cloned());
+    let neighbours = watch.end();
+    notes.extend(neighbours.iter().flat_map(Neighbours::notes));
     let rows = summary::outcomes(&arms);
     let mut document = Document {
         schema: SCHEMA,
@@ -86,6 +90,7 @@ pub fn run(flags: &cli::Quick) -> Result<Verdict> {
         results: rows.iter().map(|row| row.entry.clone()).collect(),
         verify: found.as_ref().map(|found| found.tally),
         checks: checks(&arms, found.as_ref()),
+        neighbours,
         notes,
         report: None,
     };

@@ -30,6 +30,7 @@ fn document() -> Document {
         results: Vec::new(),
         verify: Some(Tally { acked: 7, lost: 1, ..Tally::default() }),
         checks: vec![check],
+        neighbours: None,
         notes: Vec::new(),
         report: None,
     }
