@@ -230,7 +230,7 @@ ctxt 99";
     fn the_system_counts_what_this_process_does() {
         let before = Counters::now().expect("Linux says");
         let mut after = before.clone();
-        while after.own - before.own < Duration::from_millis(100) {
+        while after.own.saturating_sub(before.own) < Duration::from_millis(100) {
             after = Counters::now().expect("Linux says");
         }
         assert!(after.machine.busy > before.machine.busy, "{before:?} {after:?}");
