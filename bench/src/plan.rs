@@ -190,7 +190,7 @@ pub const CHAPTERS: [(&str, &str); 6] = [
     ),
     ("floor_one_record_c256", "One record a batch, durable: the floor, then the log under group"),
     ("append_group_partitions_1", "Batches of 1 KiB, durable, over more and more partitions"),
-    (RAW_READ, "Reading back: the device, then the log reopened after a kill"),
+    (RAW_READ, "Reading back after a kill: the bytes raw, then the log reopened (p50: all of it)"),
 ];
 
 /// The number in [`CHAPTERS`] of the row of that name.

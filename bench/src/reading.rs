@@ -164,7 +164,7 @@ fn small(rows: &Rows<'_>) -> Option<String> {
     let alone = 1e6 / flush.latency_us.p50.max(f64::MIN_POSITIVE);
     let shared = entry
         .records_per_flush
-        .map(|records| format!(", because {} of them share a flush", human::count(records)))
+        .map(|records| format!(", because {} records share a flush", human::count(records)))
         .unwrap_or_default();
     Some(format!(
         "One record each: a flush takes {}, so a client that waits for each ack gets at most {} a second by \

@@ -66,7 +66,7 @@ fn head(page: &mut String, document: &Document) {
         format_args!(
             "<h1>A durable log on this disk</h1>\n<p class=\"command\"><code>{}</code></p>\n\
              <p>Rates are medians of {} slices, in which the rows took turns; percentiles are of all \
-             slices' requests together. The run took {:.0} s. {LEGEND}</p>\n",
+             slices' requests together. The run took {:.0} s.</p>\n<p class=\"legend\">{LEGEND}</p>\n",
             escape(&document.command),
             document.slices,
             document.seconds
