@@ -19,14 +19,14 @@ Examples:
   ringmain-bench quick --payload /var/log --seconds 20  with your own lines, in a hurry
   ringmain-bench quick --json --quiet > quick.json      for a script
 
-Exit codes: 0 ok, 1 a check failed, 2 a wrong flag or value, 130 interrupted.";
+Exit codes: 0 ok, 1 a check failed, 2 a wrong flag, value or path, 130 interrupted.";
 
 const VERIFY_EXAMPLES: &str = "\
 Examples:
   ringmain-bench verify ./data
   ringmain-bench verify ./data --json
 
-Reads only. Exit codes: 0 sound, 1 damaged (file, position and offset are named), 2 a wrong flag or value.";
+Reads only. Exit codes: 0 sound, 1 damaged (file, position and offset are named), 2 a wrong flag, value or path.";
 
 const REPAIR_EXAMPLES: &str = "\
 Examples:
@@ -42,7 +42,7 @@ Examples:
   ringmain-bench dump ./data/orders-0/00000000000000000000.log --records
   ringmain-bench dump ./data/journal-0 --json | jq .
 
-Exit codes: 0 ok, 1 damage was found, 2 a wrong flag or value.";
+Exit codes: 0 ok, 1 damage was found, 2 a wrong flag, value or path.";
 
 /// Proves or refutes, on your own disk, what is claimed of the ringmain log.
 #[derive(Debug, Parser)]

@@ -3,8 +3,10 @@
 
 use std::env;
 use std::io::Write;
+use std::os::unix::process::CommandExt;
 use std::path::Path;
 use std::process::{Command, Stdio};
+use std::thread;
 use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
@@ -23,6 +25,9 @@ pub use load::load;
 pub const PARTITIONS: u64 = 32;
 
 const TOPIC: &str = "crash";
+
+/// How often the parent looks whether the child is done.
+const LOOK: Duration = Duration::from_millis(5);
 
 /// Less than this was no load.
 const ACKS_MIN: u64 = 1000;
@@ -71,7 +76,8 @@ pub fn kill_and_check(dir: &Path, payload: Option<&Path>, time: Duration) -> Res
 fn child(command: &str, dir: &Path) -> Result<Command> {
     let program = env::current_exe().context("cannot find this program's own file")?;
     let mut child = Command::new(program);
-    child.arg(command).arg(dir);
+    // A group of its own: Ctrl-C is for the parent, who then ends its children.
+    child.arg(command).arg(dir).process_group(0);
     Ok(child)
 }
 
@@ -83,6 +89,13 @@ fn checked(dir: &Path, acks: &[Ack]) -> Result<Found> {
         .context("cannot start a child")?;
     let to = child.stdin.take().context("the child has a standard input")?;
     let told = report(to, acks);
+    // What it prints is less than a pipe holds, so that it ends without being read.
+    while !interrupt::asked() && child.try_wait().context("cannot wait for the child")?.is_none() {
+        thread::sleep(LOOK);
+    }
+    if interrupt::asked() {
+        child.kill().context("cannot end the child")?;
+    }
     let output = child.wait_with_output().context("cannot wait for the child")?;
     interrupt::check()?;
     ensure!(output.status.success(), "it failed ({})", output.status);
@@ -90,8 +103,9 @@ fn checked(dir: &Path, acks: &[Ack]) -> Result<Found> {
     serde_json::from_slice(&output.stdout).context("it does not say what it found")
 }
 
+/// Tells the acks, unless the user stops the run.
 fn report(to: impl Write, acks: &[Ack]) -> std::io::Result<()> {
     let mut reporter = Reporter::new(to);
-    acks.iter().try_for_each(|ack| reporter.ack(*ack))?;
+    acks.iter().take_while(|_| !interrupt::asked()).try_for_each(|ack| reporter.ack(*ack))?;
     reporter.flush()
 }

@@ -9,9 +9,6 @@ use serde::Serialize;
 
 use crate::workdir::free_bytes;
 
-/// Runnable processes per core, from which a machine counts as busy before the run began.
-const BUSY_LOAD_A_CORE: f64 = 0.5;
-
 /// All that is known of the machine. What the system does not say is absent.
 #[derive(Clone, Debug, Serialize)]
 pub struct Env {
@@ -97,9 +94,6 @@ impl Env {
         if self.debug_build {
             doubts.push("built without optimisation: use cargo run --release".to_owned());
         }
-        if let Some(load) = self.load.filter(|load| *load > BUSY_LOAD_A_CORE * self.cores as f64) {
-            doubts.push(format!("the machine was busy: load {load:.2} on {} cores", self.cores));
-        }
         if let Some(limit) = &self.cgroup_cpu {
             doubts
                 .push(format!("CPU time is limited by the cgroup: {limit} (quota and period, us)"));
@@ -148,7 +142,6 @@ impl Env {
             ("cgroup", join(cgroup)),
             ("file system", join([volume.file_system.clone(), volume.options.clone()])),
             ("device", join(device)),
-            ("load", self.load.map(|load| format!("{load:.2}")).unwrap_or_default()),
         ];
         all.into_iter().filter(|(_, value)| !value.is_empty()).collect()
     }
@@ -282,15 +275,6 @@ mod tests {
         assert_eq!(of("/mnt/fast disk/data"), "xfs");
         assert_eq!(of("/dev/shm/x"), "tmpfs");
         assert_eq!(of("/dev/shmx"), "ext4");
-    }
-
-    #[test]
-    fn a_busy_machine_is_said() {
-        let mut env = Env::capture(Path::new("."));
-        env.load = Some(50.0 * env.cores as f64);
-        assert!(env.doubts().iter().any(|doubt| doubt.contains("busy")));
-        env.load = Some(0.0);
-        assert!(!env.doubts().iter().any(|doubt| doubt.contains("busy")));
     }
 
     #[test]

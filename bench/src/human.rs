@@ -32,6 +32,17 @@ pub fn micros(us: f64) -> String {
     }
 }
 
+/// A round time given in microseconds, as an axis has it, such as `20 ms`.
+pub fn tick(us: f64) -> String {
+    let (value, unit) = match us {
+        v if v >= 999_500.0 => (v / 1e6, "s"),
+        v if v >= 999.5 => (v / 1e3, "ms"),
+        v if v >= 0.9995 => (v, "us"),
+        v => (v * 1e3, "ns"),
+    };
+    format!("{value:.0} {unit}")
+}
+
 /// A size in bytes, in binary units.
 pub fn bytes(bytes: u64) -> String {
     match bytes {
@@ -66,6 +77,10 @@ mod tests {
             (bytes(65_536), bytes(175), bytes(1 << 20)),
             ("64 KiB".into(), "175 B".into(), "1.00 MiB".into())
         );
+        let ticks = [(20_000.0, "20 ms"), (500.0, "500 us"), (1e6, "1 s"), (0.1, "100 ns")];
+        for (value, text) in ticks {
+            assert_eq!(tick(value), text);
+        }
         assert_eq!((percent(97.4), percent(3.21)), ("97 %".into(), "3.2 %".into()));
     }
 

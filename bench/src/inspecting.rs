@@ -1,35 +1,95 @@
 //! `verify` and `dump`: the engine's own read-only checks, told to a person or to a program.
 
-use std::io::{self, BufWriter, Write};
+use std::fs;
+use std::io::{self, BufWriter, ErrorKind, Write};
 use std::ops::ControlFlow;
 use std::path::Path;
 
 use anyhow::{Result, bail};
 use ringmain::Config;
+use ringmain::error::OpenError;
 use ringmain::inspect::{DumpOptions, Item, VerifyReport, dump as walk, verify as check};
 use ringmain::types::Offset;
 use serde_json::{Value, json};
 
-use crate::cli;
-use crate::interrupt;
+use crate::json::command_line;
+use crate::usage::usage;
 use crate::verdict::Verdict;
+use crate::{cli, workdir};
+
+/// A file that every data directory of an engine has.
+const DATA_DIRECTORYS_OWN: &str = "ringmain.meta";
 
 /// Checks a data directory and tells what is wrong with it. Reads only.
 ///
 /// # Errors
 /// If it can't be read, or is none.
 pub fn verify(flags: &cli::Verify) -> Result<Verdict> {
-    let report = check(&flags.dir)?;
+    refuse_a_runs_directory(&flags.dir)?;
+    let report = check(&flags.dir).map_err(told)?;
+    if report.partitions == 0 && is_empty(&flags.dir) {
+        return Err(nothing_in(&flags.dir));
+    }
     let healthy = report.problems.is_empty();
     if flags.json {
-        println!("{:#}", document(&flags.dir, &report));
+        println!("{:#}", document(&report));
     } else {
         tell(&flags.dir, &report);
     }
     Ok(if healthy { Verdict::Passed } else { Verdict::Failed })
 }
 
-fn document(dir: &Path, report: &VerifyReport) -> Value {
+fn is_empty(dir: &Path) -> bool {
+    fs::read_dir(dir).is_ok_and(|mut entries| entries.next().is_none())
+}
+
+fn nothing_in(dir: &Path) -> anyhow::Error {
+    usage(format!("{} is empty; name a data directory, or one partition's", dir.display()))
+}
+
+/// What `quick --keep` left holds several data directories, and files of no log.
+fn refuse_a_runs_directory(dir: &Path) -> Result<()> {
+    if !dir.join(workdir::MARKER).exists() {
+        return Ok(());
+    }
+    let dirs = fs::read_dir(dir).map(|entries| entries.flatten().map(|entry| entry.path()));
+    let mut data: Vec<_> = dirs
+        .into_iter()
+        .flatten()
+        .filter(|path| path.join(DATA_DIRECTORYS_OWN).exists())
+        .map(|path| path.display().to_string())
+        .collect();
+    data.sort();
+    let data = if data.is_empty() { "none".to_owned() } else { data.join(" ") };
+    Err(usage(format!(
+        "{} was made by quick; name one data directory in it: {data}",
+        dir.display()
+    )))
+}
+
+/// A path that can't be looked at was the wrong one to name; anything else went wrong on the way.
+fn told(error: OpenError) -> anyhow::Error {
+    let wrong_path = |kind| matches!(kind, ErrorKind::NotFound | ErrorKind::PermissionDenied);
+    match &error {
+        OpenError::Foreign { path, found } if path.is_dir() => usage(format!(
+            "{} holds {found}, which is no log's; name a data directory, or one partition's",
+            path.display()
+        )),
+        OpenError::Foreign { path, .. } => usage(format!(
+            "{} is no file of a log; name a data directory, a partition's, a segment or a journal",
+            path.display()
+        )),
+        OpenError::NotADirectory(path) => usage(format!(
+            "{} is a file; name its directory, or look into it with ringmain-bench dump",
+            path.display()
+        )),
+        OpenError::Io { source, .. } if wrong_path(source.kind()) => usage(error.to_string()),
+        OpenError::NewerFormat { .. } => usage(error.to_string()),
+        _ => error.into(),
+    }
+}
+
+fn document(report: &VerifyReport) -> Value {
     let problems = report.problems.iter().map(|problem| {
         json!({
             "path": problem.path,
@@ -44,7 +104,7 @@ fn document(dir: &Path, report: &VerifyReport) -> Value {
         .map(|note| json!({ "path": note.path, "pos": note.pos, "what": note.what }));
     json!({
         "schema": crate::json::SCHEMA,
-        "command": format!("ringmain-bench verify {}", dir.display()),
+        "command": command_line(std::env::args()),
         "healthy": report.problems.is_empty(),
         "partitions": report.partitions,
         "segments": report.segments,
@@ -105,25 +165,33 @@ pub fn repair(flags: &cli::Repair) -> Result<Verdict> {
 /// # Errors
 /// If it is none of a log's, or can't be read.
 pub fn dump(flags: &cli::Dump) -> Result<Verdict> {
+    refuse_a_runs_directory(&flags.path)?;
+    if is_empty(&flags.path) {
+        return Err(nothing_in(&flags.path));
+    }
     let mut out = BufWriter::new(io::stdout().lock());
-    let mut failed = None;
+    let (mut failed, mut verdict) = (None, Verdict::Passed);
     let options = DumpOptions { records: flags.records };
     walk(&flags.path, options, |item| {
+        if matches!(item, Item::Bad { .. }) {
+            verdict = Verdict::Failed;
+        }
         let line = if flags.json { value(&item).to_string() } else { text(&item) };
-        if let Err(error) = writeln!(out, "{line}") {
-            failed = Some(error);
+        match writeln!(out, "{line}") {
+            Ok(()) => ControlFlow::Continue(()),
+            Err(error) => {
+                failed = Some(error);
+                ControlFlow::Break(())
+            }
         }
-        if failed.is_some() || interrupt::check().is_err() {
-            return ControlFlow::Break(());
-        }
-        ControlFlow::Continue(())
-    })?;
+    })
+    .map_err(told)?;
     let failed = failed.or_else(|| out.flush().err());
     match failed {
         // Whoever reads has seen enough, as `head` does.
-        Some(error) if error.kind() == io::ErrorKind::BrokenPipe => Ok(Verdict::Passed),
+        Some(error) if error.kind() == ErrorKind::BrokenPipe => Ok(Verdict::Passed),
         Some(error) => bail!("writing the dump: {error}"),
-        None => Ok(Verdict::Passed),
+        None => Ok(verdict),
     }
 }
 

@@ -5,6 +5,10 @@ use std::sync::atomic::{AtomicBool, Ordering};
 
 static ASKED: AtomicBool = AtomicBool::new(false);
 
+/// What the first Ctrl-C is answered with, since taking files away may take seconds.
+const ANSWER: &[u8] =
+    b"\nstopping, and removing what was made; once more stops at once and leaves it\n";
+
 /// What shells expect of a process ended by SIGINT.
 pub const EXIT_CODE: u8 = 130;
 
@@ -25,15 +29,24 @@ extern "C" fn on_signal(_: libc::c_int) {
         // SAFETY: `_exit` is async-signal-safe and does not return.
         unsafe { libc::_exit(libc::c_int::from(EXIT_CODE)) }
     }
+    // SAFETY: it is this thread's own number.
+    let errno = unsafe { *libc::__errno_location() };
+    // SAFETY: `write` is async-signal-safe and reads a constant.
+    let told = unsafe { libc::write(libc::STDERR_FILENO, ANSWER.as_ptr().cast(), ANSWER.len()) };
+    // A terminal that is gone is no reason to go on.
+    let _ = told;
+    // SAFETY: as above. What the signal interrupted reads the number it had set.
+    unsafe { *libc::__errno_location() = errno };
 }
 
-/// Takes over SIGINT and SIGTERM. Without SA_RESTART, so that a sleep in the kernel ends.
+/// Takes over SIGINT and SIGTERM, for commands that have something to clean up. Without SA_RESTART, so that a sleep
+/// in the kernel ends.
 pub fn install() {
     // SAFETY: all zeros is a valid `sigaction`: no flags, an empty mask.
     let mut action: libc::sigaction = unsafe { std::mem::zeroed() };
     action.sa_sigaction = on_signal as extern "C" fn(libc::c_int) as libc::sighandler_t;
     for signal in [libc::SIGINT, libc::SIGTERM] {
-        // SAFETY: `action` is initialised, and the handler only touches an atomic and calls `_exit`.
+        // SAFETY: `action` is initialised; the handler only touches an atomic, writes, and calls `_exit`.
         let set = unsafe { libc::sigaction(signal, &raw const action, std::ptr::null_mut()) };
         assert_eq!(set, 0, "SIGINT and SIGTERM can be handled");
     }

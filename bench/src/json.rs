@@ -6,8 +6,10 @@ use serde::Serialize;
 
 use crate::env::Env;
 use crate::histogram::Latencies;
+use crate::neighbours::Neighbours;
 use crate::oracle::Tally;
 use crate::payload::About;
+use crate::reading::Ratio;
 
 /// Version of the document. A field may be added under the same number; none is removed or changes its meaning.
 pub const SCHEMA: u32 = 1;
@@ -36,6 +38,13 @@ pub struct Document {
     pub verify: Option<Tally>,
     /// What was checked, and how it ended.
     pub checks: Vec<Check>,
+    /// What rows come to beside each other.
+    pub ratios: Vec<Ratio>,
+    /// What the figures mean, in sentences.
+    pub meaning: Vec<String>,
+    /// Who else used the processors; absent where the system does not say.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub neighbours: Option<Neighbours>,
     /// What to know before the figures are quoted.
     pub notes: Vec<String>,
     /// The HTML page.

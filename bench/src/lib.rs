@@ -1,8 +1,8 @@
 //! `ringmain-bench`: proves or refutes what is claimed of the ringmain log, on the machine it runs on.
 //!
 //! From top to bottom: a command (`cli`) becomes a plan of arms (`quick`), each arm runs in slices against
-//! the disk (`device`, `floor`, `clients`), slices become figures (`histogram`, `stats`), figures become a
-//! table, a plot, a page and a document (`table`, `plot`, `report`, `json`).
+//! the disk (`device`, `floor`, `clients`), slices become figures (`histogram`, `stats`), figures become
+//! ratios and sentences (`reading`), and all of it a screen, a page and a document (`screen`, `report`, `json`).
 
 pub mod alone;
 pub mod appends;
@@ -22,6 +22,7 @@ pub mod inspecting;
 pub mod interrupt;
 pub mod json;
 pub mod loglines;
+pub mod neighbours;
 pub mod onebatch;
 pub mod oracle;
 pub mod outcome;
@@ -33,11 +34,13 @@ pub mod progress;
 pub mod quick;
 pub mod random;
 pub mod rawread;
+pub mod reading;
 pub mod report;
 pub mod rig;
 pub mod sample;
 #[cfg(test)]
 mod scratch;
+pub mod screen;
 pub mod site;
 pub mod stats;
 pub mod summary;

@@ -14,10 +14,17 @@ const WRONG_USE: u8 = 2;
 
 fn main() -> ExitCode {
     let cli = Cli::parse();
-    interrupt::install();
+    // What only reads may end at once, and the children of `quick` end with it.
+    if matches!(cli.command, Command::Quick(_) | Command::Floor(_)) {
+        interrupt::install();
+    }
     match run(cli) {
         Ok(Verdict::Passed) => ExitCode::SUCCESS,
         Ok(Verdict::Failed) => ExitCode::from(CHECK_FAILED),
+        Err(error) if error.is::<Interrupted>() => {
+            eprintln!("ringmain-bench: {Interrupted}");
+            ExitCode::from(interrupt::EXIT_CODE)
+        }
         Err(error) => {
             eprintln!("ringmain-bench: {error:#}");
             ExitCode::from(code_of(&error))
@@ -40,11 +47,5 @@ fn run(cli: Cli) -> Result<Verdict> {
 }
 
 fn code_of(error: &anyhow::Error) -> u8 {
-    if error.is::<Usage>() {
-        WRONG_USE
-    } else if error.is::<Interrupted>() {
-        interrupt::EXIT_CODE
-    } else {
-        CHECK_FAILED
-    }
+    if error.is::<Usage>() { WRONG_USE } else { CHECK_FAILED }
 }

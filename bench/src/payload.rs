@@ -53,6 +53,14 @@ pub struct About {
     /// How many times smaller LZ4 makes it; known for generated lines only.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub lz4_ratio: Option<f64>,
+    /// Files of a folder that hold no text and were left out.
+    #[serde(skip_serializing_if = "is_zero")]
+    pub binary_files: usize,
+}
+
+#[expect(clippy::trivially_copy_pass_by_ref, reason = "serde hands a reference")]
+fn is_zero(count: &usize) -> bool {
+    *count == 0
 }
 
 impl Payload {
@@ -69,22 +77,29 @@ impl Payload {
         } else {
             ("file", vec![path.to_owned()])
         };
-        let (mut blob, mut ends) = (Vec::new(), Vec::new());
+        let (mut blob, mut ends, mut binary_files) = (Vec::new(), Vec::new(), 0);
         for file in &files {
             let room = PAYLOAD_BYTES_MAX - blob.len();
             let text = read_bounded(file, room)?;
+            if is_binary(&text) {
+                binary_files += 1;
+                continue;
+            }
             split(&text, &mut blob, &mut ends);
             if text.len() == room {
                 break;
             }
         }
         if ends.is_empty() {
+            let why = if binary_files > 0 { "it is not text" } else { "no line in it" };
             return Err(usage(format!(
-                "--payload {}: no line in it; give a text file or a folder of them, a record a line",
+                "--payload {}: {why}; give a text file or a folder of them, a record a line",
                 path.display()
             )));
         }
-        Ok(Self::new(source, blob, ends, None))
+        let mut payload = Self::new(source, blob, ends, None);
+        payload.about.binary_files = binary_files;
+        Ok(payload)
     }
 
     /// `bytes` of generated lines.
@@ -107,6 +122,7 @@ impl Payload {
             line_bytes_mean: blob.len() as f64 / ends.len() as f64,
             zstd_ratio: ratios.map(|r| r.0),
             lz4_ratio: ratios.map(|r| r.1),
+            binary_files: 0,
         };
         Self { blob, ends, about }
     }
@@ -184,6 +200,12 @@ fn read_bounded(file: &Path, bytes_max: usize) -> anyhow::Result<Vec<u8>> {
     })
 }
 
+/// As version control tells: text has no zero byte near its beginning.
+fn is_binary(text: &[u8]) -> bool {
+    const LOOKED_AT: usize = 8 << 10;
+    text[..text.len().min(LOOKED_AT)].contains(&0)
+}
+
 fn split(text: &[u8], blob: &mut Vec<u8>, ends: &mut Vec<u32>) {
     for line in text.split(|&byte| byte == b'\n') {
         let line = line.strip_suffix(b"\r").unwrap_or(line);
@@ -220,6 +242,16 @@ mod tests {
         let payload = Payload::open(Some(scratch.path())).expect("opens");
         let mut cursor = payload.cursor(0);
         assert_eq!([cursor.line(), cursor.line()], [&b"first"[..], b"second"]);
+    }
+
+    #[test]
+    fn files_that_are_no_text_are_left_out_and_counted() {
+        let scratch = Scratch::new("payload-binary");
+        fs::write(scratch.path().join("a.bin"), b"\x7fELF\0\0line\n").expect("written");
+        fs::write(scratch.path().join("b.log"), "text\n").expect("written");
+        let payload = Payload::open(Some(scratch.path())).expect("opens");
+        assert_eq!((payload.about().lines, payload.about().binary_files), (1, 1));
+        assert_eq!(payload.cursor(0).line(), b"text");
     }
 
     #[test]

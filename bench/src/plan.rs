@@ -180,6 +180,25 @@ pub static ROWS: [Row; 19] = [
     },
 ];
 
+/// What rows that are compared have in common: the first row of each such run of [`ROWS`], and its heading.
+pub const CHAPTERS: [(&str, &str); 6] = [
+    (RAW_FLUSH, "A raw flush: durable writes of 4 KiB, one at a time"),
+    ("device_os_512k_q8", "Large batches, acked when written: the device, then the log under os"),
+    (
+        "device_dsync_64k_q16",
+        "Large batches, acked when durable: the device, then the log under group",
+    ),
+    ("floor_one_record_c256", "One record a batch, durable: the floor, then the log under group"),
+    ("append_group_partitions_1", "Batches of 1 KiB, durable, over more and more partitions"),
+    (RAW_READ, "Reading back after a kill: the bytes raw, then the log reopened (p50: all of it)"),
+];
+
+/// The number in [`CHAPTERS`] of the row of that name.
+pub fn chapter(name: &str) -> usize {
+    let at = |name: &str| ROWS.iter().position(|row| row.name == name);
+    CHAPTERS.iter().rposition(|(first, _)| at(first) <= at(name)).unwrap_or(0)
+}
+
 /// The order in which arms run: all of them once a slice, to and fro, so that neighbours share the machine's
 /// mood and no arm is always first.
 pub fn schedule(arms: usize, slices: usize) -> Vec<usize> {
@@ -235,6 +254,18 @@ mod tests {
                 assert_eq!(floor.in_flight, each.in_flight, "{}", each.name);
             }
         }
+    }
+
+    #[test]
+    fn every_row_stands_under_its_heading() {
+        let title = |name| CHAPTERS[chapter(name)].1;
+        assert!(ROWS.iter().all(|row| row.name != RAW_FLUSH || chapter(row.name) == 0));
+        assert!(title("append_os_large").contains("under os"));
+        assert!(title("append_group_64k_q16").contains("acked when durable"));
+        assert!(title("append_group_one_record_c1024_p1000").contains("One record"));
+        assert!(title("append_group_partitions_1000_direct").contains("partitions"));
+        assert!(title(RECOVER).contains("reopened"));
+        assert!(CHAPTERS.iter().all(|(first, _)| row(first).is_some()));
     }
 
     #[test]

@@ -208,7 +208,7 @@ fn show(cell: Cell, terminal: Terminal) -> String {
 fn label(axes: Axes, row: usize) -> String {
     let row_of = |ns: f64| ((1.0 - axes.y(ns)) * (ROWS - 1) as f64).round() as usize;
     let tick = axes.ticks().into_iter().find(|&ns| row_of(ns) == row);
-    let text = tick.map(|ns| human::micros(ns / 1000.0)).unwrap_or_default();
+    let text = tick.map(|ns| human::tick(ns / 1000.0)).unwrap_or_default();
     format!("{text:>width$} ", width = MARGIN - 1)
 }
 

@@ -1,6 +1,7 @@
 //! `quick`: how fast a durable log can be on this disk, in about a minute.
 
 use std::fs;
+use std::io::Write;
 use std::path::PathBuf;
 use std::time::{Duration, Instant};
 
@@ -12,18 +13,18 @@ use crate::crash::{self, Found};
 use crate::device::{ARENA_BYTES, Flush};
 use crate::env::Env;
 use crate::json::{Check, Document, SCHEMA, SURVIVES_KILL, State, command_line};
+use crate::neighbours::{Neighbours, Watch};
 use crate::oracle::Tally;
 use crate::outcome::Outcome;
 use crate::payload::Payload;
 use crate::plan::{Arm, RAW_FLUSH, ROWS, Row, SLICES, schedule};
-use crate::plot::{self, Curve};
 use crate::progress::Progress;
 use crate::rig::{self, Rig};
 use crate::summary::{self, Measured};
 use crate::terminal::Terminal;
 use crate::verdict::Verdict;
 use crate::workdir::WorkDir;
-use crate::{cli, human, interrupt, report, table};
+use crate::{cli, human, interrupt, reading, report, screen};
 
 /// The share of the time that arms run, as it is planned; what preparing takes is known only after it.
 const MEASURED: f64 = 0.55;
@@ -34,8 +35,8 @@ const CRASH: f64 = 0.12;
 /// What removing takes of what preparing took.
 const REMOVAL: f64 = 0.6;
 
-const NO_POWER_CUT: &str = "the writer was ended by SIGKILL, which is no power cut: what the kernel had \
-                            been given survives it";
+const NO_POWER_CUT: &str = "the kill was a SIGKILL, which is no power cut: what the writer had given to the \
+                            kernel survives it";
 
 /// Runs it.
 ///
@@ -43,6 +44,7 @@ const NO_POWER_CUT: &str = "the writer was ended by SIGKILL, which is no power c
 /// If something can't be made or written, or the user stops the run.
 pub fn run(flags: &cli::Quick) -> Result<Verdict> {
     let begin = Instant::now();
+    let watch = Watch::begin();
     let budget = Duration::from_secs(flags.seconds);
     let mut progress = Progress::new(budget, flags.quiet);
     let payload = Payload::open(flags.payload.as_deref())?;
@@ -68,13 +70,22 @@ pub fn run(flags: &cli::Quick) -> Result<Verdict> {
     let found = crash.then(|| kill_and_check(flags, &mut dir, &mut progress)).transpose()?;
     notes.extend(summary::notes(&arms));
     arms.extend(found.iter().flat_map(summary::recovered));
-    progress.stage("removing files");
+    progress.stage(if flags.keep { "closing files" } else { "removing files" });
+    if flags.keep {
+        let dir = dir.path().display();
+        notes.push(format!(
+            "the data is kept in {dir}: ringmain-bench verify {dir} names what can be checked"
+        ));
+    }
     drop(dir);
     drop(progress);
+    interrupt::check()?;
     if found.is_some() {
         notes.push(NO_POWER_CUT.to_owned());
     }
     notes.extend(env.warnings.iter().cloned());
+    let neighbours = watch.end();
+    notes.extend(neighbours.iter().flat_map(Neighbours::notes));
     let rows = summary::outcomes(&arms);
     let mut document = Document {
         schema: SCHEMA,
@@ -86,11 +97,14 @@ pub fn run(flags: &cli::Quick) -> Result<Verdict> {
         results: rows.iter().map(|row| row.entry.clone()).collect(),
         verify: found.as_ref().map(|found| found.tally),
         checks: checks(&arms, found.as_ref()),
+        ratios: reading::ratios(&rows),
+        meaning: reading::sentences(&rows),
+        neighbours,
         notes,
         report: None,
     };
     document.report = Some(write_page(&document, &rows)?);
-    print(&document, &rows, flags.json);
+    print(&document, &rows, flags.json)?;
     let failed = document.checks.iter().any(|check| check.state == State::Failed);
     Ok(if failed { Verdict::Failed } else { Verdict::Passed })
 }
@@ -101,26 +115,28 @@ fn chosen(flags: &cli::Quick) -> (Vec<&'static Row>, bool, Vec<String>) {
     let named = |row: &&Row| flags.rows.is_empty() || flags.rows.contains(row);
     let sliced = |row: &&Row| !matches!(row.arm, Arm::Recover | Arm::RawRead);
     let crash = ROWS.iter().filter(named).any(|row| row.arm == Arm::Recover);
-    let many = most_partitions(flags);
-    let (rows, out): (Vec<&Row>, Vec<&Row>) = ROWS
-        .iter()
-        .filter(named)
-        .filter(sliced)
-        .partition(|row| !flags.rows.is_empty() || row.partitions <= many);
+    let (rows, out): (Vec<&Row>, Vec<&Row>) =
+        ROWS.iter().filter(named).filter(sliced).partition(|row| {
+            !flags.rows.is_empty() || seconds_for(row.partitions) <= flags.seconds
+        });
     let mut notes = Vec::new();
     if !out.is_empty() {
         let names = out.iter().map(|row| row.name).collect::<Vec<_>>().join(", ");
-        notes.push(format!("--seconds {} leaves no time for {names}", flags.seconds));
+        let needed = out.iter().map(|row| seconds_for(row.partitions)).max().unwrap_or_default();
+        notes.push(format!(
+            "--seconds {} leaves no time to make the partitions of {names}: give --seconds {needed} or more",
+            flags.seconds
+        ));
     }
     (rows, crash, notes)
 }
 
-/// More partitions than these can't be made in the time there is.
-fn most_partitions(flags: &cli::Quick) -> u64 {
-    match flags.seconds {
-        0..20 => 1,
-        20..40 => 1000,
-        _ => u64::MAX,
+/// Seconds a run must have for so many partitions to be made in it.
+const fn seconds_for(partitions: u64) -> u64 {
+    match partitions {
+        0..=1 => 0,
+        2..=1000 => 20,
+        _ => 40,
     }
 }
 
@@ -216,35 +232,15 @@ fn write_page(document: &Document, rows: &[Outcome]) -> Result<PathBuf> {
     Ok(path.canonicalize().unwrap_or(path))
 }
 
-fn print(document: &Document, rows: &[Outcome], json: bool) {
-    if json {
-        println!("{}", document.text());
-        return;
-    }
-    let terminal = Terminal::of_stdout();
-    for (name, value) in document.env.lines() {
-        println!("{name:<12} {value}");
-    }
-    println!("{:<12} {}\n", "payload", report::payload_line(&document.payload));
-    println!("{}", table::render(rows, terminal.columns));
-    let plotted: Vec<_> = rows
-        .iter()
-        .filter(|row| row.plotted)
-        .map(|row| Curve { name: row.entry.name, points: &row.curve })
-        .collect();
-    println!("latency by share of requests, in percent\n{}", plot::render(&plotted, terminal));
-    for check in &document.checks {
-        let word = match check.state {
-            State::Passed => "ok     ",
-            State::Failed => "FAILED ",
-            State::Unknown => "unknown",
-        };
-        println!("{word} {}", check.detail);
-    }
-    for note in &document.notes {
-        println!("note    {note}");
-    }
-    if let Some(report) = &document.report {
-        println!("{}", report.display());
+fn print(document: &Document, rows: &[Outcome], json: bool) -> Result<()> {
+    let text = if json {
+        document.text() + "\n"
+    } else {
+        screen::render(document, rows, Terminal::of_stdout())
+    };
+    match std::io::stdout().write_all(text.as_bytes()) {
+        // Whoever reads has seen enough, as `head` does.
+        Err(error) if error.kind() == std::io::ErrorKind::BrokenPipe => Ok(()),
+        written => written.context("cannot write to standard output"),
     }
 }

@@ -6,10 +6,17 @@ use crate::human;
 use crate::json::{Document, Entry, SURVIVES_KILL, State};
 use crate::outcome::{Kind, Outcome};
 use crate::payload::About;
+use crate::plan::{CHAPTERS, chapter};
 
 mod svg;
 
 const STYLE: &str = include_str!("report/style.css");
+
+/// The heads of the tables, in words.
+const LEGEND: &str = "rec/s are records a second, for the device writes or reads a second. % of device sets MiB/s \
+                      beside the raw device&#39;s in the same run, under group beside its best durable writes. \
+                      x floor sets rec/s beside those of the floor, a bare append loop without a log. Written per \
+                      byte is what went to the device for each byte of batches.";
 
 /// What a cell of the table says when there is nothing to say.
 const NOTHING: &str = "–";
@@ -25,10 +32,9 @@ pub fn render(document: &Document, rows: &[Outcome]) -> String {
     page += "</style>\n</head>\n<body>\n<main>\n";
     head(&mut page, document);
     verdicts(&mut page, document);
-    for (kind, title) in
-        [(Kind::Engine, "The log"), (Kind::Floor, "The floor"), (Kind::Device, "The raw device")]
-    {
-        section(&mut page, kind, title, rows);
+    meaning(&mut page, document);
+    for (nth, (_, title)) in CHAPTERS.iter().enumerate() {
+        section(&mut page, nth, title, rows);
     }
     environment(&mut page, document);
     page += "</main>\n</body>\n</html>\n";
@@ -43,6 +49,9 @@ pub fn payload_line(about: &About) -> String {
         human::count(about.lines as f64),
         about.line_bytes_mean
     );
+    if about.binary_files > 0 {
+        return format!("{line}; {} files that are no text were left out", about.binary_files);
+    }
     match (about.zstd_ratio, about.lz4_ratio) {
         (Some(zstd), Some(lz4)) => {
             format!("{line}; zstd makes 64 KiB of them {zstd} times smaller, LZ4 {lz4} times")
@@ -56,8 +65,8 @@ fn head(page: &mut String, document: &Document) {
         page,
         format_args!(
             "<h1>A durable log on this disk</h1>\n<p class=\"command\"><code>{}</code></p>\n\
-             <p>Rates are medians of {} slices, in which the arms took turns; percentiles are of all \
-             slices' requests together. The run took {:.0} s.</p>\n",
+             <p>Rates are medians of {} slices, in which the rows took turns; percentiles are of all \
+             slices' requests together. The run took {:.0} s.</p>\n<p class=\"legend\">{LEGEND}</p>\n",
             escape(&document.command),
             document.slices,
             document.seconds
@@ -98,13 +107,30 @@ fn verdicts(page: &mut String, document: &Document) {
     *page += "</ul>\n";
 }
 
-fn section(page: &mut String, kind: Kind, title: &str, rows: &[Outcome]) {
-    let rows: Vec<&Outcome> = rows.iter().filter(|row| row.kind == kind).collect();
+/// What it means in sentences, and the ratios behind them.
+fn meaning(page: &mut String, document: &Document) {
+    if document.meaning.is_empty() && document.ratios.is_empty() {
+        return;
+    }
+    *page += "<section>\n<h2>What it means</h2>\n";
+    for sentence in &document.meaning {
+        put(page, format_args!("<p>{}</p>\n", escape(sentence)));
+    }
+    *page += "<dl class=\"ratios\">\n";
+    for ratio in &document.ratios {
+        let shown = spaced(&ratio.shown());
+        put(page, format_args!("<dt>{shown}</dt><dd>{}</dd>\n", escape(ratio.text)));
+    }
+    *page += "</dl>\n</section>\n";
+}
+
+fn section(page: &mut String, nth: usize, title: &str, rows: &[Outcome]) {
+    let rows: Vec<&Outcome> = rows.iter().filter(|row| chapter(row.entry.name) == nth).collect();
     if rows.is_empty() {
         return;
     }
     put(page, format_args!("<section>\n<h2>{title}</h2>\n"));
-    table(page, kind, &rows);
+    table(page, &rows);
     *page += &svg::figure(&rows);
     *page += "</section>\n";
 }
@@ -125,16 +151,16 @@ const NUMBERS: [Column; 6] = [
 
 /// Columns that only some rows fill; a column nobody fills is left out.
 const RATIOS: [Column; 3] = [
-    Column { head: "of device", cell: |e| optional(e.percent_of_device, human::percent) },
+    Column { head: "% of device", cell: |e| optional(e.percent_of_device, human::percent) },
     Column {
-        head: "of floor",
+        head: "x floor",
         cell: |e| {
-            let ratio = e.floor_records_per_s.map(|floor| e.records_per_s / floor * 100.0);
-            optional(ratio, human::percent)
+            let ratio = e.floor_records_per_s.map(|floor| e.records_per_s / floor);
+            optional(ratio, human::digits)
         },
     },
     Column {
-        head: "amplification",
+        head: "written per byte",
         cell: |e| optional(e.write_amplification, |ratio| format!("{ratio:.2}")),
     },
 ];
@@ -148,7 +174,7 @@ fn optional(value: Option<f64>, show: impl Fn(f64) -> String) -> String {
     value.map_or(NOTHING.to_owned(), show)
 }
 
-fn table(page: &mut String, kind: Kind, rows: &[&Outcome]) {
+fn table(page: &mut String, rows: &[&Outcome]) {
     let filled = |column: &&Column| rows.iter().any(|row| (column.cell)(&row.entry) != NOTHING);
     let columns: Vec<&Column> = NUMBERS[..2]
         .iter()
@@ -168,7 +194,7 @@ fn table(page: &mut String, kind: Kind, rows: &[&Outcome]) {
             format_args!(
                 "<tr><th scope=\"row\">{key}<code>{}</code><span class=\"load\">{}</span></th>",
                 entry.name,
-                load(kind, entry)
+                load(row.kind, entry)
             ),
         );
         for column in &columns {

@@ -16,6 +16,9 @@ use crate::interrupt;
 /// Partitions whose space is made ready at once.
 const PREPARATIONS_IN_FLIGHT: usize = 64;
 
+/// Partitions made in one call: they share flushes, and the user does not wait long for the call to end.
+const PARTITIONS_AT_ONCE: usize = 1000;
+
 /// A running engine of one shard: the other core is the clients'.
 pub struct Site {
     /// Taken when it is closed.
@@ -45,7 +48,11 @@ impl Site {
     /// If they can't be made, or the user stops the run.
     pub fn logs(&self, topic: &str, count: u64, bytes: u64) -> Result<Vec<LogHandle>> {
         let names: Vec<_> = (0..count as u32).map(|nth| (topic.to_owned(), nth)).collect();
-        let logs = self.engine().logs(&names).context("cannot make partitions")?;
+        let mut logs = Vec::with_capacity(names.len());
+        for some in names.chunks(PARTITIONS_AT_ONCE) {
+            interrupt::check()?;
+            logs.extend(self.engine().logs(some).context("cannot make partitions")?);
+        }
         prepare(&logs, bytes)?;
         Ok(logs)
     }

@@ -159,13 +159,13 @@ pub fn notes(arms: &[Measured]) -> Vec<String> {
     let told = [
         (
             of(|cost| too_few_turns(cost).is_some()),
-            "too short for three turns of the journal, whose write-back is not all in the figures:",
+            "too short for three turns of the journal, so not all of its write-back is in these figures:",
         ),
         (of(|cost| cost.prepared_bytes > 0), "sustained, with space readied while the clock ran:"),
     ];
     let alike = arms.iter().any(|arm| arm.cost().is_some());
     let alike =
-        alike.then(|| "the engine has one shard, on another core than its clients".to_owned());
+        alike.then(|| "the log runs on one core (one shard), its clients on another".to_owned());
     let told = told.into_iter().filter(|(rows, _)| !rows.is_empty());
     alike.into_iter().chain(told.map(|(rows, what)| format!("{what} {rows}"))).collect()
 }

@@ -32,6 +32,26 @@ impl Terminal {
     }
 }
 
+/// `text` in lines of at most `columns` characters, broken between words, all behind the first one indented. A
+/// word that is longer stays whole: it may be a path.
+pub fn wrapped(text: &str, columns: usize, indent: usize) -> String {
+    let (mut out, mut width) = (String::new(), 0);
+    for (nth, word) in text.split(' ').enumerate() {
+        let chars = word.chars().count();
+        if width > indent && width + 1 + chars > columns {
+            out.push('\n');
+            out += &" ".repeat(indent);
+            width = indent;
+        } else if nth > 0 {
+            out.push(' ');
+            width += 1;
+        }
+        out += word;
+        width += chars;
+    }
+    out
+}
+
 /// By the first of these variables that is set, as the C library reads them.
 fn is_utf8(get: impl Fn(&str) -> Option<String>) -> bool {
     let locale = ["LC_ALL", "LC_CTYPE", "LANG"].into_iter().filter_map(get).find(|v| !v.is_empty());
@@ -55,6 +75,14 @@ fn columns() -> usize {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn lines_end_between_words() {
+        let text = wrapped("note    one two three four", 16, 8);
+        assert_eq!(text, "note    one two\n        three\n        four");
+        let path = "/a/path/that/is/longer/than/the/line";
+        assert_eq!(wrapped(path, 10, 4), path);
+    }
 
     #[test]
     fn the_first_locale_variable_set_decides() {

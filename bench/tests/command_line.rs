@@ -1,11 +1,16 @@
 //! What the one at the terminal sees: exit codes, one clear message, and a directory as it was.
 
 use std::io::Read;
+use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Output, Stdio};
 use std::{env, fs, process};
 
+use ringmain::batch::BatchBuilder;
+use ringmain::{Config, Engine};
+
 const OK: i32 = 0;
+const DAMAGED: i32 = 1;
 const WRONG_USE: i32 = 2;
 const INTERRUPTED: i32 = 130;
 
@@ -98,13 +103,20 @@ fn wrong_use_is_told_in_one_line_and_touches_nothing() {
     fs::create_dir(place.0.join("foreign")).expect("made");
     fs::write(place.0.join("foreign/thesis.txt"), "years").expect("written");
     fs::write(place.0.join("file"), "x").expect("written");
+    fs::write(place.0.join("empty.log"), "").expect("written");
+    fs::write(place.0.join("program"), b"\x7fELF\0\0\0").expect("written");
     let before = place.names();
-    let cases: [(&[&str], &str); 5] = [
+    let cases: [(&[&str], &str); 10] = [
         (&["quick", "--dir", "foreign"], "did not make"),
         (&["quick", "--dir", "file"], "not a directory"),
         (&["quick", "--dir", "no/parent"], "cannot be made"),
         (&["quick", "--payload", "absent.log"], "--payload absent.log"),
-        (&["quick", "--seconds", "0"], "from 5 to 3600"),
+        (&["quick", "--payload", "empty.log"], "no line in it; give a text file"),
+        (&["quick", "--payload", "program"], "it is not text; give a text file"),
+        (&["quick", "--dir", "/proc/no-such-place"], "give a directory you may write to"),
+        (&["quick", "--seconds", "4"], "from 5 to 3600"),
+        (&["quick", "--rows", "append_faster"], "no such row; there are device_flush_4k_q1"),
+        (&["quick", "--fast"], "unexpected argument '--fast'"),
     ];
     for (arguments, told) in cases {
         let output = place.run(&[arguments, &["--quiet"]].concat());
@@ -112,6 +124,8 @@ fn wrong_use_is_told_in_one_line_and_touches_nothing() {
         assert!(stderr(&output).contains(told), "{arguments:?}: {}", stderr(&output));
     }
     assert_eq!(place.names(), before);
+    let marks = fs::read_dir(place.0.join("foreign")).expect("readable").count();
+    assert_eq!(marks, 1, "nothing was added to it");
     assert_eq!(fs::read(place.0.join("foreign/thesis.txt")).expect("there"), b"years");
 }
 
@@ -139,7 +153,26 @@ fn ctrl_c_stops_the_run_and_removes_what_it_made() {
     unsafe { libc::kill(child.id() as libc::pid_t, libc::SIGINT) };
     let output = child.wait_with_output().expect("ends");
     assert_eq!(output.status.code(), Some(INTERRUPTED), "{}", stderr(&output));
+    assert!(stderr(&output).contains("stopping, and removing"), "{}", stderr(&output));
+    assert!(stderr(&output).ends_with("ringmain-bench: interrupted\n"), "{}", stderr(&output));
     assert_eq!(place.names(), Vec::<String>::new());
+}
+
+#[test]
+fn a_second_run_in_the_same_directory_is_refused_and_the_first_goes_on() {
+    let place = Place::new("second");
+    let mut command = place.command(&["quick", "--seconds", "60", "--dir", "data"]);
+    command.stdout(Stdio::null()).stderr(Stdio::piped());
+    let mut first = command.spawn().expect("starts");
+    until_measuring(&mut first);
+    let second = place.run(&["quick", "--seconds", "5", "--dir", "data", "--quiet"]);
+    assert_eq!(second.status.code(), Some(WRONG_USE), "{}", stderr(&second));
+    assert!(stderr(&second).contains("another ringmain-bench works there"), "{}", stderr(&second));
+    assert!(place.0.join("data/device").exists());
+    assert!(first.try_wait().expect("waits").is_none(), "the first was ended");
+    // SAFETY: sends a signal to a process this test started and has not waited for.
+    unsafe { libc::kill(first.id() as libc::pid_t, libc::SIGINT) };
+    assert_eq!(first.wait_with_output().expect("ends").status.code(), Some(INTERRUPTED));
 }
 
 #[test]
@@ -163,7 +196,156 @@ fn keep_keeps_and_the_next_run_does_not_take_it() {
     let output = place.run(&["quick", "--seconds", "5", "--dir", "data", "--keep", "--quiet"]);
     assert_eq!(output.status.code(), Some(OK), "{}", stderr(&output));
     assert!(place.0.join("data/device").exists());
+    let told = String::from_utf8_lossy(&output.stdout).into_owned();
+    assert!(told.contains("the data is kept in"), "{told}");
     let output = place.run(&["quick", "--seconds", "5", "--dir", "data", "--quiet"]);
     assert_eq!(output.status.code(), Some(WRONG_USE));
     assert!(place.0.join("data/device").exists());
+    let output = place.run(&["verify", "data"]);
+    assert_eq!(output.status.code(), Some(WRONG_USE), "several directories, and files of no log");
+    assert!(stderr(&output).contains("name one data directory in it: data/crash data/engine-1"));
+    for name in ["data/engine-1", "data/crash"] {
+        let output = place.run(&["verify", name]);
+        assert_eq!(output.status.code(), Some(OK), "{}", String::from_utf8_lossy(&output.stdout));
+    }
+}
+
+/// A data directory in `place`, closed cleanly: a sealed segment of 20 records, and an active one of 10.
+fn closed(place: &Place) -> PathBuf {
+    let data = place.0.join("data");
+    let config = Config { shards: 1, journal_bytes: 4 << 20, ..Config::new(&data) };
+    let engine = Engine::open(config).expect("opens");
+    let log = engine.log("orders", 0).expect("made");
+    for nth in 0..30_u8 {
+        let mut batch = BatchBuilder::new();
+        batch.add(1_700_000_000_000, Some(b"key"), Some(&[b'a' + nth % 26; 3000])).expect("fits");
+        log.append_blocking(batch.build().expect("built")).expect("appended");
+        if nth == 19 {
+            log.roll_blocking().expect("rolls");
+        }
+    }
+    engine.close().expect("closes");
+    data
+}
+
+fn flip(path: &Path, pos: u64) {
+    let file = fs::File::options().read(true).write(true).open(path).expect("opens");
+    let mut byte = [0];
+    file.read_exact_at(&mut byte, pos).expect("read");
+    file.write_all_at(&[byte[0] ^ 0x10], pos).expect("written");
+}
+
+const SEALED: &str = "data/orders-0/00000000000000000000";
+const ACTIVE: &str = "data/orders-0/00000000000000000020";
+
+/// Damages a fresh directory and returns exit code and problems of `verify --json`.
+fn damaged(test: &str, damage: impl FnOnce(&Path)) -> (Option<i32>, Vec<serde_json::Value>) {
+    let place = Place::new(test);
+    closed(&place);
+    damage(&place.0);
+    let output = place.run(&["verify", "data", "--json"]);
+    let document: serde_json::Value = serde_json::from_slice(&output.stdout).expect("JSON");
+    assert_eq!(document["schema"], 1);
+    assert_eq!(document["command"], "ringmain-bench verify data --json");
+    let problems = document["problems"].as_array().expect("a list").clone();
+    assert_eq!(document["healthy"], problems.is_empty());
+    let text = String::from_utf8_lossy(&place.run(&["verify", "data"]).stdout).into_owned();
+    for problem in &problems {
+        let line = format!(
+            "DAMAGE  {} at byte {}",
+            problem["path"].as_str().expect("a path"),
+            problem["pos"]
+        );
+        assert!(text.contains(&line), "text and document agree: {line}: {text}");
+    }
+    (output.status.code(), problems)
+}
+
+#[test]
+fn verify_names_damage_by_file_position_and_offset() {
+    let (code, problems) = damaged("sound", |_| {});
+    assert_eq!((code, problems.len()), (Some(OK), 0), "{problems:?}");
+    let (code, problems) = damaged("bit", |dir| {
+        let path = dir.join(format!("{ACTIVE}.log"));
+        let bytes = fs::metadata(&path).expect("there").len();
+        // Batches are alike in size: this is in the last but one.
+        flip(&path, bytes - bytes / 10 - 100);
+    });
+    assert_eq!((code, problems.len()), (Some(DAMAGED), 1), "{problems:?}");
+    assert_eq!(problems[0]["path"], format!("{ACTIVE}.log"));
+    assert_eq!(problems[0]["offset"], 28, "{problems:?}");
+    assert!(problems[0]["pos"].as_u64().expect("a position") > 0);
+    let (code, problems) = damaged("cut", |dir| {
+        let file = fs::File::options().write(true).open(dir.join(format!("{ACTIVE}.log")));
+        file.expect("opens").set_len(5000).expect("cut");
+    });
+    assert_eq!(code, Some(DAMAGED));
+    assert!(problems.iter().any(|p| p["offset"] == 21), "{problems:?}");
+    let (code, problems) = damaged("seal", |dir| {
+        fs::write(dir.join(format!("{SEALED}.seal")), [0; 64]).expect("written");
+    });
+    assert_eq!((code, problems.len()), (Some(DAMAGED), 1), "{problems:?}");
+    assert_eq!(problems[0]["path"], format!("{SEALED}.seal"));
+}
+
+#[test]
+fn verify_tells_a_missing_index_from_damage_and_notices_swapped_segments() {
+    let (code, problems) = damaged("index", |dir| {
+        fs::remove_file(dir.join(format!("{SEALED}.index"))).expect("removed");
+    });
+    assert_eq!((code, problems.len()), (Some(OK), 0), "an index is derived: {problems:?}");
+    let (code, problems) = damaged("swap", |dir| {
+        let [sealed, active, aside] =
+            [SEALED, ACTIVE, "aside"].map(|n| dir.join(n).with_extension("log"));
+        fs::rename(&sealed, &aside).expect("renamed");
+        fs::rename(&active, &sealed).expect("renamed");
+        fs::rename(&aside, &active).expect("renamed");
+    });
+    assert_eq!(code, Some(DAMAGED));
+    let named = |name: &str| problems.iter().any(|p| p["path"] == name);
+    assert!(named(&format!("{ACTIVE}.log")), "{problems:?}");
+}
+
+#[test]
+fn dump_shows_what_lies_behind_damage_and_says_that_there_is_some() {
+    let place = Place::new("dump");
+    closed(&place);
+    let log = format!("{ACTIVE}.log");
+    let output = place.run(&["dump", &log, "--records"]);
+    assert_eq!(output.status.code(), Some(OK), "{}", stderr(&output));
+    assert_eq!(String::from_utf8_lossy(&output.stdout).matches("  record ").count(), 10);
+    flip(&place.0.join(&log), 4000);
+    let output = place.run(&["dump", &log, "--json"]);
+    assert_eq!(output.status.code(), Some(DAMAGED), "{}", stderr(&output));
+    let text = String::from_utf8(output.stdout).expect("UTF-8");
+    let lines = text.lines().map(|line| serde_json::from_str(line).expect("JSON"));
+    let lines: Vec<serde_json::Value> = lines.collect();
+    let of = |kind: &str| lines.iter().filter(|line| line["kind"] == kind).collect::<Vec<_>>();
+    assert_eq!((of("bad").len(), of("batch").len()), (1, 9), "{text}");
+    assert_eq!(of("batch").last().expect("one")["base_offset"], 29);
+}
+
+#[test]
+fn what_is_no_log_is_wrong_use_to_look_at() {
+    let place = Place::new("look");
+    fs::create_dir(place.0.join("empty")).expect("made");
+    fs::create_dir(place.0.join("foreign")).expect("made");
+    fs::write(place.0.join("foreign/thesis.txt"), "years").expect("written");
+    closed(&place);
+    let cases: [(&[&str], &str); 8] = [
+        (&["verify", "empty"], "name a data directory"),
+        (&["dump", "empty"], "name a data directory"),
+        (&["verify", "foreign"], "holds thesis.txt, which is no log's; name a data directory"),
+        (&["verify", "absent"], "No such file"),
+        (&["verify", "foreign/thesis.txt"], "no file of a log; name a data directory"),
+        (&["dump", "foreign/thesis.txt"], "no file of a log; name a data directory"),
+        (&["dump", "absent"], "No such file"),
+        (&["verify", "data/journal-0"], "ringmain-bench dump"),
+    ];
+    for (arguments, told) in cases {
+        let output = place.run(arguments);
+        assert_eq!(output.status.code(), Some(WRONG_USE), "{arguments:?}: {}", stderr(&output));
+        assert!(stderr(&output).contains(told), "{arguments:?}: {}", stderr(&output));
+        assert!(output.stdout.is_empty(), "{arguments:?}");
+    }
 }

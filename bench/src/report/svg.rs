@@ -34,9 +34,11 @@ const DIGIT: f64 = 7.0;
 pub(super) fn figure(rows: &[&Outcome]) -> String {
     let curves: Vec<Curve<'_>> =
         rows.iter().map(|row| Curve { name: row.entry.name, points: &row.curve }).collect();
-    let Some(axes) = Axes::around(&curves) else { return String::new() };
-    let mut text = "<figure>\n<figcaption>Latency by share of requests, in percent; both axes are \
-                    logarithmic</figcaption>\n"
+    // One request alone has no curve, and no say in the axes.
+    let drawn = curves.iter().filter(|curve| curve.points.len() > 1).cloned();
+    let Some(axes) = Axes::around(&drawn.collect::<Vec<_>>()) else { return String::new() };
+    let mut text = "<figure>\n<figcaption>Latency: so many percent of the requests (below) took no longer than so \
+                    much (left). Both axes are logarithmic: each nine is as wide as the next.</figcaption>\n"
         .to_owned();
     for sheet in &SHEETS {
         sheet.draw(&mut text, axes, &curves);
@@ -83,7 +85,7 @@ impl Sheet {
         let (left, right) = (self.x(0.0), self.x(1.0));
         for ns in axes.ticks() {
             let y = self.y(axes.y(ns));
-            let (label, at) = (human::micros(ns / 1000.0), y + 4.0);
+            let (label, at) = (human::tick(ns / 1000.0), y + 4.0);
             put(
                 text,
                 format_args!(

@@ -6,6 +6,7 @@ use crate::histogram::Latencies;
 use crate::json::{Check, Latency, SCHEMA};
 use crate::oracle::Tally;
 use crate::payload::Payload;
+use crate::reading;
 
 fn outcome(kind: Kind, name: &'static str) -> Outcome {
     let mut latencies = Latencies::new();
@@ -30,14 +31,22 @@ fn document() -> Document {
         results: Vec::new(),
         verify: Some(Tally { acked: 7, lost: 1, ..Tally::default() }),
         checks: vec![check],
+        ratios: Vec::new(),
+        meaning: Vec::new(),
+        neighbours: None,
         notes: Vec::new(),
         report: None,
     }
 }
 
 fn page() -> String {
-    let rows =
-        [outcome(Kind::Engine, "append_os_large"), outcome(Kind::Device, "device_flush_4k_q1")];
+    let mut alone = outcome(Kind::Engine, "recover");
+    alone.curve.truncate(1);
+    let rows = [
+        outcome(Kind::Device, "device_flush_4k_q1"),
+        outcome(Kind::Engine, "append_os_large"),
+        alone,
+    ];
     render(&document(), &rows)
 }
 
@@ -65,12 +74,26 @@ fn a_lost_record_is_a_failure_on_the_page() {
 fn every_row_has_its_curve_on_both_sheets() {
     let page = page();
     assert_eq!(page.matches("<title>append_os_large</title>").count(), 2);
-    assert_eq!(page.matches("<svg").count(), 4, "two sections, each for desk and phone");
+    let told = "two sections, each for desk and phone; one request alone has no curve";
+    assert_eq!(page.matches("<svg").count(), 4, "{told}");
     assert_eq!(page.matches("<svg").count(), page.matches("</svg>").count());
 }
 
 #[test]
 fn a_section_without_rows_is_left_out() {
     let page = page();
-    assert!(page.contains("The log") && !page.contains("The floor"));
+    assert!(page.contains("under os</h2>") && !page.contains("One record a batch"));
+}
+
+#[test]
+fn the_meaning_and_its_ratios_are_on_the_page() {
+    let rows = ["append_os_large", "append_group_64k_q16"].map(|name| {
+        let mut row = outcome(Kind::Engine, name);
+        row.entry.mib_per_s = if name == "append_os_large" { 1000.0 } else { 600.0 };
+        row
+    });
+    let (ratios, meaning) = (reading::ratios(&rows), reading::sentences(&rows));
+    let page = render(&Document { ratios, meaning, ..document() }, &rows);
+    assert!(page.contains("<dt>60&nbsp;%</dt><dd>of what os reaches"), "{page}");
+    assert!(page.contains("<p>Large batches: under group"), "{page}");
 }

@@ -75,6 +75,12 @@ impl Derived {
         base: Offset,
     ) -> Result<Self, OpenError> {
         let seal_path = dir.join(names::seal(base));
+        let seal = fixed_file(report, &seal_path, Seal::decode)?;
+        for path in [dir.join(names::index(base)), dir.join(names::time_index(base))] {
+            if seal.is_some() && !path.exists() {
+                report.note(&path, 0, "missing: reads find their way through the segment itself");
+            }
+        }
         Ok(Self {
             base,
             offsets: entries::<_, OFFSET_ENTRY_BYTES>(
@@ -87,7 +93,7 @@ impl Derived {
                 dir.join(names::time_index(base)),
                 TimeEntry::decode,
             )?,
-            seal: fixed_file(report, &seal_path, Seal::decode)?,
+            seal,
             seal_path,
         })
     }

@@ -105,7 +105,8 @@ pub enum Item<'a> {
         /// Not bytes: older entries of the incarnation are void.
         ignore: bool,
     },
-    /// Nothing intact begins here; zeros to the end of a file are not shown.
+    /// Nothing intact begins here; zeros to the end of a file are not shown. Batches that are intact behind it
+    /// follow, though no recovery takes them.
     Bad {
         /// Where, in bytes.
         pos: u64,
@@ -229,23 +230,37 @@ impl Dump<'_> {
         }
     }
 
+    /// A segment's batches, and behind damage those that are intact again: a recovery never takes them, but
+    /// whoever repairs wants to see them.
     fn segment(&mut self, path: &Path) -> std::io::Result<Flow> {
-        let mut walker = Walker::open(path, BLOCK_BYTES_MIN.into(), &[])?;
-        let (pos, why) = loop {
-            match walker.next()? {
+        let open = || Walker::open(path, BLOCK_BYTES_MIN.into(), &[]);
+        let (mut walker, mut last) = (open()?, None);
+        loop {
+            let (pos, why) = match walker.next()? {
                 Step::Batch(pos, batch) => {
                     if self.batch(pos, &batch).is_break() {
                         return Ok(Flow::Break(()));
                     }
+                    continue;
                 }
-                Step::End(pos, why) => break (pos, why),
+                Step::End(pos, why) => (pos, why),
+            };
+            let end = match last {
+                Some(end) => end,
+                None => walker.rest(pos)?.last_nonzero.unwrap_or(0),
+            };
+            let Some(error) = why.filter(|_| pos < end) else { return Ok(Flow::Continue(())) };
+            if self.bad(pos, error).is_break() {
+                return Ok(Flow::Break(()));
             }
-        };
-        let nonzero = walker.rest(pos)?.last_nonzero.is_some();
-        Ok(match why.filter(|_| nonzero) {
-            Some(error) => self.bad(pos, error),
-            None => Flow::Continue(()),
-        })
+            last = Some(end);
+            walker = open()?.from(pos);
+            if let Step::Batch(pos, batch) = walker.resume(end)?
+                && self.batch(pos, &batch).is_break()
+            {
+                return Ok(Flow::Break(()));
+            }
+        }
     }
 
     fn batch(&mut self, pos: u64, batch: &BatchView<'_>) -> Flow {

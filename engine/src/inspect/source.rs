@@ -143,6 +143,33 @@ impl<'a> Walker<'a> {
         }
     }
 
+    /// The walk goes on from `pos`. For a fresh walker.
+    pub(super) fn from(self, pos: u64) -> Self {
+        Self { base: pos, ..self }
+    }
+
+    /// The next intact batch behind where the walk stands, wherever it begins before the byte `end`: what lies
+    /// behind damage, for those who look. `Step::End` if there is none.
+    pub(super) fn resume(&mut self, end: u64) -> io::Result<Step<'_>> {
+        loop {
+            self.fill(1)?;
+            self.at += 1;
+            let pos = self.base + self.at as u64;
+            if pos >= end {
+                return Ok(Step::End(pos, None));
+            }
+            self.fill(HEADER_BYTES)?;
+            let Ok(header) = BatchHeader::decode(&self.buffer[self.at..]) else { continue };
+            let bytes = header.batch_bytes();
+            if bytes > BATCH_BYTES_MAX || self.fill(bytes)? < bytes {
+                continue;
+            }
+            if BatchView::new(&self.buffer[self.at..self.at + bytes]).is_ok() {
+                return self.next();
+            }
+        }
+    }
+
     /// Reads the rest of the file, behind the batch at which the walk stands.
     pub(super) fn rest(&mut self, from: u64) -> io::Result<Rest> {
         let mut seen = from;

@@ -1,0 +1,245 @@
+//! What the rows say together: the ratios that matter, each of which anyone can compute again from the table, and
+//! a few sentences for those who do not read tables.
+
+use serde::Serialize;
+
+use crate::human;
+use crate::json::Entry;
+use crate::outcome::Outcome;
+
+/// From this share of the other's rate on two rows are as good as equal.
+const ALIKE: f64 = 0.9;
+
+/// One row beside another of the same run.
+#[derive(Clone, Debug, PartialEq, Serialize)]
+pub struct Ratio {
+    /// Stable name.
+    pub name: &'static str,
+    /// The ratio: 1 is as good, or as slow, as what it is measured against.
+    pub value: f64,
+    /// In words, to stand behind the value.
+    pub text: &'static str,
+    /// Whether people read it as percent; else as so many times.
+    #[serde(skip)]
+    percent: bool,
+}
+
+impl Ratio {
+    /// As people read it.
+    pub fn shown(&self) -> String {
+        if self.percent {
+            human::percent(self.value * 100.0)
+        } else {
+            format!("{} x", human::digits(self.value))
+        }
+    }
+}
+
+struct Rows<'a>(&'a [Outcome]);
+
+impl Rows<'_> {
+    fn entry(&self, name: &str) -> Option<&Entry> {
+        self.0.iter().map(|row| &row.entry).find(|entry| entry.name == name)
+    }
+
+    /// A figure of one row over a figure of another.
+    fn over(&self, of: (&str, Figure), to: (&str, Figure)) -> Option<f64> {
+        let (above, below) = (of.1(self.entry(of.0)?), to.1(self.entry(to.0)?));
+        (below > 0.0).then(|| above / below)
+    }
+}
+
+type Figure = fn(&Entry) -> f64;
+
+const RATE: Figure = |entry| entry.records_per_s;
+const MIB: Figure = |entry| entry.mib_per_s;
+const P50: Figure = |entry| entry.latency_us.p50;
+
+const FLUSH: &str = crate::plan::RAW_FLUSH;
+const OS_LARGE: &str = "append_os_large";
+const GROUP_LARGE: &str = "append_group_64k_q16";
+const C256: &str = "append_group_one_record_c256";
+const C1024: &str = "append_group_one_record_c1024";
+const C1024_MANY: &str = "append_group_one_record_c1024_p1000";
+const ONE: &str = "append_group_partitions_1";
+const THOUSAND: &str = "append_group_partitions_1000";
+const TEN_THOUSAND: &str = "append_group_partitions_10000";
+const DIRECT: &str = "append_group_partitions_1000_direct";
+
+/// The ratios of the rows that are there.
+pub fn ratios(rows: &[Outcome]) -> Vec<Ratio> {
+    let rows = Rows(rows);
+    let of_device = |name| Some(rows.entry(name)?.percent_of_device? / 100.0);
+    let floor = |name, floor| rows.over((name, RATE), (floor, RATE));
+    let percent = |name, value: Option<f64>, text| {
+        value.map(|value| Ratio { name, value, text, percent: true })
+    };
+    let times = |name, value: Option<f64>, text| {
+        value.map(|value| Ratio { name, value, text, percent: false })
+    };
+    let all = [
+        percent("os_of_device", of_device(OS_LARGE), "of the device: large batches under os"),
+        percent(
+            "group_of_device",
+            of_device(GROUP_LARGE),
+            "of the device: large batches under group",
+        ),
+        percent(
+            "group_of_os",
+            rows.over((GROUP_LARGE, MIB), (OS_LARGE, MIB)),
+            "of what os reaches: large batches under group, on stable storage before the ack",
+        ),
+        times(
+            "c256_of_floor",
+            floor(C256, "floor_one_record_c256"),
+            "the floor: one record each, 256 clients",
+        ),
+        times(
+            "c1024_of_floor",
+            floor(C1024, "floor_one_record_c1024"),
+            "the floor: one record each, 1024 clients",
+        ),
+        times(
+            "c1024_p1000_of_floor",
+            floor(C1024_MANY, "floor_one_record_c1024"),
+            "the floor, which has one file: the same over 1000 partitions",
+        ),
+        times(
+            "c256_ack_in_flushes",
+            rows.over((C256, P50), (FLUSH, P50)),
+            "a raw flush: the median ack of 256 clients",
+        ),
+        percent(
+            "partitions_1000_of_1",
+            rows.over((THOUSAND, RATE), (ONE, RATE)),
+            "of one partition: the same load over 1000 of them",
+        ),
+        percent(
+            "partitions_10000_of_1",
+            rows.over((TEN_THOUSAND, RATE), (ONE, RATE)),
+            "of one partition: the same load over 10,000 of them",
+        ),
+        times(
+            "partitions_1000_of_direct",
+            rows.over((THOUSAND, RATE), (DIRECT, RATE)),
+            "a durable write for each partition and batch: 1000 partitions that share flushes",
+        ),
+        times(
+            "recover_of_read",
+            rows.over((crate::plan::RECOVER, P50), (crate::plan::RAW_READ, P50)),
+            "the time of reading the same bytes raw: opening what a kill left",
+        ),
+    ];
+    all.into_iter().flatten().collect()
+}
+
+/// What the numbers mean, a sentence or two for each thing that was measured.
+pub fn sentences(rows: &[Outcome]) -> Vec<String> {
+    let rows = Rows(rows);
+    [policy(&rows), small(&rows), many(&rows)].into_iter().flatten().collect()
+}
+
+fn policy(rows: &Rows<'_>) -> Option<String> {
+    let (os, group) = (rows.entry(OS_LARGE)?.mib_per_s, rows.entry(GROUP_LARGE)?.mib_per_s);
+    let share = rows.over((GROUP_LARGE, MIB), (OS_LARGE, MIB))?;
+    let rates = format!(
+        "Large batches: under group, where an ack means on stable storage, {} MiB/s; under os, where a power \
+         cut may take back what was acked, {} MiB/s.",
+        human::digits(group),
+        human::digits(os)
+    );
+    Some(if share >= ALIKE {
+        format!("{rates} Durability costs next to nothing here: stay with group, the default.")
+    } else {
+        format!(
+            "{rates} Durability costs {} of the bandwidth here: take os or interval only for data you can \
+             lose or get again.",
+            human::percent((1.0 - share) * 100.0)
+        )
+    })
+}
+
+fn small(rows: &Rows<'_>) -> Option<String> {
+    let (flush, entry) = (rows.entry(FLUSH)?, rows.entry(C256)?);
+    let alone = 1e6 / flush.latency_us.p50.max(f64::MIN_POSITIVE);
+    let shared = entry
+        .records_per_flush
+        .map(|records| format!(", because {} records share a flush", human::count(records)))
+        .unwrap_or_default();
+    Some(format!(
+        "One record each: a flush takes {}, so a client that waits for each ack gets at most {} a second by \
+         itself; 256 such clients get {} together{shared}. Their share of the device is small since their \
+         records are.",
+        human::micros(flush.latency_us.p50),
+        human::count(alone),
+        human::count(entry.records_per_s)
+    ))
+}
+
+fn many(rows: &Rows<'_>) -> Option<String> {
+    let kept =
+        |name| rows.over((name, RATE), (ONE, RATE)).map(|ratio| human::percent(ratio * 100.0));
+    let thousand = kept(THOUSAND)?;
+    let more = kept(TEN_THOUSAND).map_or(String::new(), |kept| format!(", 10,000 keep {kept}"));
+    let direct = rows.over((THOUSAND, RATE), (DIRECT, RATE)).map_or(String::new(), |times| {
+        format!("; with a flush for each partition it would be {} times less", human::digits(times))
+    });
+    Some(format!(
+        "Many partitions: 1000 of them share flushes and keep {thousand} of the rate of one{more}{direct}."
+    ))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::json::Latency;
+    use crate::outcome::Kind;
+
+    fn row(name: &'static str, rate: f64, p50: f64) -> Outcome {
+        let latency_us = Latency { p50, ..Latency::default() };
+        let entry =
+            Entry { name, records_per_s: rate, mib_per_s: rate, latency_us, ..Entry::default() };
+        Outcome { kind: Kind::Engine, entry, curve: Vec::new(), plotted: false }
+    }
+
+    fn value(ratios: &[Ratio], name: &str) -> f64 {
+        ratios.iter().find(|ratio| ratio.name == name).expect("a ratio").value
+    }
+
+    #[test]
+    fn ratios_can_be_computed_again_from_the_rows() {
+        let mut rows = [
+            row(FLUSH, 5000.0, 200.0),
+            row("floor_one_record_c256", 400_000.0, 500.0),
+            row(C256, 600_000.0, 500.0),
+            row(ONE, 800.0, 1.0),
+            row(THOUSAND, 600.0, 1.0),
+            row(DIRECT, 60.0, 1.0),
+            row(OS_LARGE, 900.0, 1.0),
+        ];
+        rows[6].entry.percent_of_device = Some(91.0);
+        let ratios = ratios(&rows);
+        let near =
+            |name, wanted: f64| assert!((value(&ratios, name) - wanted).abs() < 1e-9, "{name}");
+        near("c256_of_floor", 1.5);
+        near("c256_ack_in_flushes", 2.5);
+        near("partitions_1000_of_1", 0.75);
+        near("partitions_1000_of_direct", 10.0);
+        near("os_of_device", 0.91);
+        assert_eq!(ratios.len(), 5, "what was not measured has no ratio: {ratios:?}");
+    }
+
+    #[test]
+    fn the_sentences_say_what_durability_costs() {
+        let dear = sentences(&[row(OS_LARGE, 1000.0, 1.0), row(GROUP_LARGE, 600.0, 1.0)]);
+        assert!(dear.len() == 1 && dear[0].contains("costs 40 %"), "{dear:?}");
+        let cheap = sentences(&[row(OS_LARGE, 1000.0, 1.0), row(GROUP_LARGE, 950.0, 1.0)]);
+        assert!(cheap[0].contains("next to nothing"), "{cheap:?}");
+    }
+
+    #[test]
+    fn nothing_measured_means_nothing() {
+        assert!(sentences(&[]).is_empty() && ratios(&[]).is_empty());
+        assert!(ratios(&[row(ONE, 0.0, 0.0), row(THOUSAND, 1.0, 1.0)]).is_empty());
+    }
+}
