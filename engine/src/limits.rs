@@ -105,6 +105,10 @@ pub const COMBINE_FROM_BYTES: usize = 4096;
 /// Bytes appended to a partition after which its recovery point is brought forward.
 pub const RECOVERY_STRIDE_BYTES: u64 = 32 * 1024 * 1024;
 
+/// Least time between two recovery points of a partition, in nanoseconds: each costs flushes, and what a device writes
+/// in this time it reads in as much.
+pub const RECOVERY_INTERVAL_NS: u64 = 1_000_000_000;
+
 /// Journal groups older than this are written back even if the journal has room, in nanoseconds.
 pub const CHECKPOINT_AGE_NS: u64 = 5_000_000_000;
 

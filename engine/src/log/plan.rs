@@ -83,8 +83,8 @@ impl Log {
             if segment.write_issued() < journaled {
                 return Step::Write { segment: base, end: journaled, durable: false };
             }
-            // A second group goes out behind the first only once it has as many bytes: two halves, one in flight and one
-            // gathering, keep the device busy with the fewest flushes.
+            // A second group goes out behind the first only once it has as many bytes: two halves, one in flight and
+            // one gathering, keep the device busy with the fewest flushes.
             let in_flight = segment.claimed().since(segment.durable.done());
             if whole.since(segment.claimed()) >= in_flight.min(DIRECT_GATHER_BYTES) {
                 return Step::Write { segment: base, end: whole, durable: true };

@@ -20,8 +20,16 @@ use super::scan::FileReader;
 pub(crate) struct FoundJournal {
     pub(crate) path: PathBuf,
     pub(crate) header: FileHeader,
+    bytes: Vec<u8>,
+    /// Where the ring begins.
+    start: usize,
+}
+
+impl FoundJournal {
     /// The ring area.
-    pub(crate) ring: Vec<u8>,
+    pub(crate) fn ring(&self) -> &[u8] {
+        self.bytes.get(self.start..).unwrap_or_default()
+    }
 }
 
 /// What is wrong with a journal.
@@ -84,8 +92,7 @@ pub(crate) async fn read<D: Disk>(
         complain("the file is shorter than its header says: what was behind its end is lost");
     }
     let start = (FILE_HEADER_BLOCKS * u64::from(header.block)) as usize;
-    let ring = bytes.get(start..).unwrap_or_default().to_vec();
-    Ok(Some(FoundJournal { path, header, ring }))
+    Ok(Some(FoundJournal { path, header, bytes, start }))
 }
 
 /// What a file header may be: of a version that is not known, none, or one.
@@ -139,7 +146,7 @@ pub(crate) fn replay_all<'a>(
 ) -> Replayed<'a> {
     let mut out = Replayed::default();
     for journal in journals {
-        let result = replay(&journal.ring, journal.header.block.into(), journal.header.epoch);
+        let result = replay(journal.ring(), journal.header.block.into(), journal.header.epoch);
         out.groups += result.groups;
         for (Entry { incarnation, segment, pos, .. }, bytes) in result.overlay {
             out.bytes += bytes.len() as u64;

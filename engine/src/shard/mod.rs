@@ -29,6 +29,7 @@ pub(crate) mod flush;
 pub(crate) mod groups;
 pub(crate) mod idle;
 pub(crate) mod inbox;
+mod memory;
 pub(crate) mod points;
 pub(crate) mod prepare;
 pub(crate) mod read;

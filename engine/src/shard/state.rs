@@ -7,14 +7,14 @@ use std::path::PathBuf;
 use std::rc::Rc;
 use std::sync::Arc;
 
-use crate::buffers::{Arena, CHUNK_BYTES_MAX, Chunk, Slice};
+use crate::buffers::{Arena, CHUNK_BYTES_MAX, Slice};
 use crate::command::{FileHandle, Op};
 use crate::error::{AppendError, Fault};
 use crate::journal::{Journal, LogId};
 use crate::limits::{
     COALESCED_BYTES_MAX, DIRECT_ALONE_BYTES, GROUP_ENTRIES_MAX, PATIENCE_BYTES_MAX,
-    PRESSURE_INTERVAL_NS, RECOVERY_STRIDE_BYTES, RESERVE_BYTES, SEGMENT_IN_FLIGHT_BYTES_MAX,
-    WRITES_IN_FLIGHT_MAX,
+    PRESSURE_INTERVAL_NS, RECOVERY_INTERVAL_NS, RECOVERY_STRIDE_BYTES, RESERVE_BYTES,
+    SEGMENT_IN_FLIGHT_BYTES_MAX, WRITES_IN_FLIGHT_MAX,
 };
 use crate::log::plan::{Bounds, Step};
 use crate::log::{Access, Append, Ended, Log, Shape};
@@ -80,7 +80,7 @@ pub(crate) struct State {
     pub(crate) settings: Settings,
     pub(crate) arena: Arena,
     /// Memory for what frees memory: journal groups and padded tails, while appends hold all of the arena.
-    reserve: Arena,
+    pub(super) reserve: Arena,
     /// Zeros, as many as a chunk holds.
     pub(crate) zeros: Slice,
     pub(crate) logs: Vec<Option<Box<Log>>>,
@@ -104,10 +104,10 @@ pub(crate) struct State {
     pub(crate) ops: VecDeque<(u64, Op)>,
     pub(crate) inbox: Arc<Inbox<Context>>,
     /// What came, and is not in memory yet: for want of it, if anything is left here between turns.
-    arrivals: Arrivals,
+    pub(super) arrivals: Arrivals,
     /// How much was free when the first of them was tried last: with more it is tried again.
-    starved_free: Option<usize>,
-    released_bytes: u64,
+    pub(super) starved_free: Option<usize>,
+    pub(super) released_bytes: u64,
     /// No checkpoint for want of memory before this time.
     pressure_ns: u64,
     /// Whether a procedure watches the age of journal groups.
@@ -188,43 +188,6 @@ impl State {
         self.log(id)?.segment(base)
     }
 
-    /// A checkpoint has ended: see whether another is due, and whether anybody waits in vain.
-    pub(crate) fn after_checkpoint(&mut self, freed: bool) {
-        self.checkpointing = false;
-        self.trim_all();
-        if freed && self.journal.needed_bytes() > self.journal.ring_bytes() / 2 {
-            self.errand(Errand::Checkpoint);
-        }
-        if !self.is_short_of_memory() {
-            return;
-        }
-        let more = self.may_admit_now();
-        if freed && !more {
-            // The groups that are gone held no memory; what can be written back now may.
-            self.errand(Errand::Checkpoint);
-        } else if !more && !self.is_anything_under_way() {
-            // Every byte of memory is a tail that waits for more bytes: nothing will free any.
-            self.refuse_first(AppendError::Overloaded);
-        }
-    }
-
-    /// Whether anything is on its way whose end may free memory, and gives the shard a turn.
-    fn is_anything_under_way(&self) -> bool {
-        let gathers = !self.gathering.is_empty()
-            && self.journal.fault().is_none()
-            && self.journal.room(CHUNK_BYTES_MAX as u64, false).is_some();
-        let moves = |log: &Log| {
-            !log.stalled
-                && matches!(log.access, Access::Open | Access::Cutting)
-                && (log.flushing || log.sealing > 0 || log.tail.iter().any(|s| s.preparing))
-        };
-        gathers
-            || !self.work.is_empty()
-            || self.writes.in_flight() > 0
-            || self.journal.in_flight() > 0
-            || self.logs.iter().flatten().any(|log| moves(log))
-    }
-
     /// Takes what came from other threads: appends into memory, as far as there is some. Returns the calls.
     pub(crate) fn take_mail(&mut self) -> VecDeque<Call<Context>> {
         let calls = if self.arrivals.requests.is_empty() {
@@ -266,43 +229,11 @@ impl State {
         if self.is_short_of_memory() {
             return u64::MAX;
         }
-        if self.journal.in_flight() == 0 || self.writes_plain {
+        let fenced = self.journal.fault().is_some();
+        if self.journal.in_flight() == 0 || fenced || self.writes_plain {
             return 0;
         }
         self.next_group_bytes().saturating_sub(self.gathered_bytes).min(PATIENCE_BYTES_MAX)
-    }
-
-    /// Whether appends wait for memory.
-    pub(crate) fn is_short_of_memory(&self) -> bool {
-        !self.arrivals.requests.is_empty()
-    }
-
-    /// Whether appends that wait for memory can be tried again: some came free, or the first was refused.
-    pub(crate) fn may_admit_now(&self) -> bool {
-        let free = self.arena.free_bytes();
-        self.is_short_of_memory() && self.starved_free.is_none_or(|then| free > then)
-    }
-
-    /// Ends the first append that waits for memory: nothing can free any.
-    pub(crate) fn refuse_first(&mut self, error: AppendError) {
-        let Some(request) = self.arrivals.requests.pop_front() else { return };
-        self.arrivals.taken += request.copied();
-        self.starved_free = None;
-        self.refuse(request, error);
-        // Now: the shard may sleep next, and others wait for this room.
-        self.inbox.release(std::mem::take(&mut self.released_bytes));
-    }
-
-    /// Ends all that wait for memory: the shard closes.
-    pub(crate) fn refuse_arrivals(&mut self) {
-        while self.is_short_of_memory() {
-            self.refuse_first(AppendError::Closed);
-        }
-    }
-
-    /// Memory for a write that frees memory, or makes bytes durable that hold it.
-    pub(super) fn chunk(&self, bytes: usize) -> Option<Chunk> {
-        self.arena.chunk(bytes).or_else(|| self.reserve.chunk(bytes))
     }
 
     /// Puts an append into its log's memory, or ends it. It comes back if there is no memory.
@@ -372,7 +303,7 @@ impl State {
         Ok(())
     }
 
-    fn refuse(&mut self, request: Request, error: AppendError) {
+    pub(super) fn refuse(&mut self, request: Request, error: AppendError) {
         self.released_bytes += request.bytes();
         self.inbox.refuse(request, error);
     }
@@ -554,37 +485,13 @@ impl State {
 
     /// Has the recovery point brought forward once enough was appended since.
     pub(crate) fn note_progress(&mut self, id: LogId) {
+        let now = self.time.ns;
         let Some(log) = self.log(id) else { return };
-        if log.since_recovery_point >= RECOVERY_STRIDE_BYTES && !log.pointing {
+        let far = log.since_recovery_point >= RECOVERY_STRIDE_BYTES;
+        if far && !log.pointing && now >= log.pointed_ns + RECOVERY_INTERVAL_NS {
             log.pointing = true;
+            log.pointed_ns = now;
             self.errands.push_back(Errand::Point(id));
-        }
-    }
-
-    /// Gives back memory of bytes that are in their file, when memory is wanted.
-    fn trim(&mut self, id: LogId) {
-        if self.arena.free_bytes() > self.arena.bytes() / 4 {
-            return;
-        }
-        let Some(log) = self.log(id) else { return };
-        for segment in &mut log.tail {
-            let releasable = segment.releasable();
-            segment.window.release_to(releasable);
-        }
-    }
-
-    /// Gives back all memory of bytes that are in their files; while memory is scarce also what is spare behind
-    /// idle tails.
-    pub(crate) fn trim_all(&mut self) {
-        let scarce = self.is_short_of_memory() || self.arena.free_bytes() < self.arena.bytes() / 8;
-        for log in self.logs.iter_mut().flatten() {
-            for segment in &mut log.tail {
-                let releasable = segment.releasable();
-                segment.window.release_to(releasable);
-                if scarce {
-                    segment.window.shrink(&self.arena, releasable);
-                }
-            }
         }
     }
 

@@ -1,0 +1,107 @@
+//! Memory that is short: who waits for it, what frees it, and who is refused because nothing will.
+
+use crate::buffers::{CHUNK_BYTES_MAX, Chunk};
+use crate::error::AppendError;
+use crate::journal::LogId;
+use crate::log::{Access, Log};
+
+use super::state::{Errand, State};
+
+impl State {
+    /// A checkpoint has ended: see whether another is due, and whether anybody waits in vain.
+    pub(crate) fn after_checkpoint(&mut self, freed: bool) {
+        self.checkpointing = false;
+        self.trim_all();
+        if freed && self.journal.needed_bytes() > self.journal.ring_bytes() / 2 {
+            self.errand(Errand::Checkpoint);
+        }
+        if !self.is_short_of_memory() {
+            return;
+        }
+        let more = self.may_admit_now();
+        if freed && !more {
+            // The groups that are gone held no memory; what can be written back now may.
+            self.errand(Errand::Checkpoint);
+        } else if !more && !self.is_anything_under_way() {
+            // Every byte of memory is a tail that waits for more bytes: nothing will free any.
+            self.refuse_first(AppendError::Overloaded);
+        }
+    }
+
+    /// Whether anything is on its way whose end may free memory, and gives the shard a turn.
+    fn is_anything_under_way(&self) -> bool {
+        let gathers = !self.gathering.is_empty()
+            && self.journal.fault().is_none()
+            && self.journal.room(CHUNK_BYTES_MAX as u64, false).is_some();
+        let moves = |log: &Log| {
+            !log.stalled
+                && matches!(log.access, Access::Open | Access::Cutting)
+                && (log.flushing || log.sealing > 0 || log.tail.iter().any(|s| s.preparing))
+        };
+        gathers
+            || !self.work.is_empty()
+            || self.writes.in_flight() > 0
+            || self.journal.in_flight() > 0
+            || self.logs.iter().flatten().any(|log| moves(log))
+    }
+
+    /// Whether appends wait for memory.
+    pub(crate) fn is_short_of_memory(&self) -> bool {
+        !self.arrivals.requests.is_empty()
+    }
+
+    /// Whether appends that wait for memory can be tried again: some came free, or the first was refused.
+    pub(crate) fn may_admit_now(&self) -> bool {
+        let free = self.arena.free_bytes();
+        self.is_short_of_memory() && self.starved_free.is_none_or(|then| free > then)
+    }
+
+    /// Ends the first append that waits for memory: nothing can free any.
+    pub(crate) fn refuse_first(&mut self, error: AppendError) {
+        let Some(request) = self.arrivals.requests.pop_front() else { return };
+        self.arrivals.taken += request.copied();
+        self.starved_free = None;
+        self.refuse(request, error);
+        // Now: the shard may sleep next, and others wait for this room.
+        self.inbox.release(std::mem::take(&mut self.released_bytes));
+    }
+
+    /// Ends all that wait for memory: the shard closes.
+    pub(crate) fn refuse_arrivals(&mut self) {
+        while self.is_short_of_memory() {
+            self.refuse_first(AppendError::Closed);
+        }
+    }
+
+    /// Memory for a write that frees memory, or makes bytes durable that hold it.
+    pub(super) fn chunk(&self, bytes: usize) -> Option<Chunk> {
+        self.arena.chunk(bytes).or_else(|| self.reserve.chunk(bytes))
+    }
+
+    /// Gives back memory of bytes that are in their file, when memory is wanted.
+    pub(super) fn trim(&mut self, id: LogId) {
+        if self.arena.free_bytes() > self.arena.bytes() / 4 {
+            return;
+        }
+        let Some(log) = self.log(id) else { return };
+        for segment in &mut log.tail {
+            let releasable = segment.releasable();
+            segment.window.release_to(releasable);
+        }
+    }
+
+    /// Gives back all memory of bytes that are in their files; while memory is scarce also what is spare behind
+    /// idle tails.
+    pub(crate) fn trim_all(&mut self) {
+        let scarce = self.is_short_of_memory() || self.arena.free_bytes() < self.arena.bytes() / 8;
+        for log in self.logs.iter_mut().flatten() {
+            for segment in &mut log.tail {
+                let releasable = segment.releasable();
+                segment.window.release_to(releasable);
+                if scarce {
+                    segment.window.shrink(&self.arena, releasable);
+                }
+            }
+        }
+    }
+}
