@@ -176,7 +176,7 @@ pub(crate) struct Log {
     /// Bytes appended since the recovery point was persisted.
     pub(crate) since_recovery_point: u64,
     /// When it was looked at last whether the recovery point can be brought forward, in monotonic nanoseconds.
-    pub(crate) pointed_ns: u64,
+    pub(crate) pointed_ns: Option<u64>,
 }
 
 /// What an `interval` policy counts.
@@ -229,7 +229,7 @@ impl Log {
             recovery_point: next,
             pointing: false,
             since_recovery_point: 0,
-            pointed_ns: 0,
+            pointed_ns: None,
         }
     }
 

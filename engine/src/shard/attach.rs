@@ -209,10 +209,15 @@ pub(crate) async fn set_policy(
     if relaxed && !was_relaxed {
         write_relaxed(cx, id, &dir, incarnation, true).await?;
     }
-    cx.state.borrow_mut().writes_plain |= relaxed;
-    if let Some(log) = cx.state.borrow_mut().log(id) {
-        log.policy = policy;
-        log.unflushed = crate::log::Unflushed::default();
+    {
+        let mut state = cx.state.borrow_mut();
+        state.writes_plain |= relaxed;
+        if let Some(log) = state.log(id) {
+            log.policy = policy;
+            log.unflushed = crate::log::Unflushed::default();
+        }
+        // Its next step is another one now.
+        state.look_at(id);
     }
     if relaxed && !was_relaxed {
         // Appends taken under `group` wait for stable storage, which nothing brings about by itself now.

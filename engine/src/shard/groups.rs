@@ -238,6 +238,10 @@ impl State {
             }
         }
         self.note_crowd(claimed_all);
+        if self.gathering.is_empty() {
+            // What was counted for logs that went another way.
+            self.gathered_bytes = 0;
+        }
         let (chunk, header) = writer.finish(self.journal.header(), self.settings.shape.block);
         let references = group.iter().map(|chosen| chosen.reference);
         let pos = self.journal.begin(&header, at, references.filter(|r| r.start < r.end));

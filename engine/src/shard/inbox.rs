@@ -16,7 +16,7 @@ use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::task::{Context, Poll, Waker};
 
 use crate::batch::Batch;
-use crate::error::AppendError;
+use crate::error::{AppendError, Fault};
 use crate::journal::LogId;
 use crate::limits::{COPIED_BATCH_BYTES_MAX, COPIED_BYTES_MAX, REQUESTS_MAX};
 use crate::log::Ticket;
@@ -160,23 +160,26 @@ struct Place {
 }
 
 impl Waiters {
-    fn enter(&mut self, place: &mut Option<Place>, cx: &Context<'_>) {
+    /// Takes a place, or keeps the one it has. Returns the waker that was there: to drop one can run a client's code,
+    /// which may want the lock.
+    fn enter(&mut self, place: &mut Option<Place>, waker: Waker) -> Option<Waker> {
         let held = place.filter(|place| place.round == self.round);
         let index = held.map(|place| place.index).or_else(|| self.free.pop());
         let index = index.unwrap_or(self.places.len());
         if index == self.places.len() {
             self.places.push(None);
         }
-        self.places[index] = Some(cx.waker().clone());
         *place = Some(Place { round: self.round, index });
+        self.places[index].replace(waker)
     }
 
     /// Gives up a place, so that it does not pile up with those of other futures that were dropped.
-    fn leave(&mut self, place: Place) {
-        if place.round == self.round {
-            self.places[place.index] = None;
-            self.free.push(place.index);
+    fn leave(&mut self, place: Place) -> Option<Waker> {
+        if place.round != self.round {
+            return None;
         }
+        self.free.push(place.index);
+        self.places[place.index].take()
     }
 
     /// Takes all places, for their wakers to be called outside of the lock.
@@ -248,6 +251,7 @@ impl<C> Inbox<C> {
         let (records, crc, max_timestamp) =
             (batch.record_count(), batch.crc(), batch.max_timestamp());
         let bytes = batch.as_bytes().len();
+        let waker = waker.cloned();
         let mut door = lock(&self.door);
         if door.closed {
             return Err((AppendError::Closed, batch));
@@ -261,7 +265,7 @@ impl<C> Inbox<C> {
         door.admitted_bytes += bytes as u64;
         door.arrived_bytes += bytes as u64;
         let ticket = Ticket(slot);
-        *self.slot(ticket) = Answer::Waiting(waker.cloned());
+        *self.slot(ticket) = Answer::Waiting(waker);
         let mut buffer = batch.into_bytes();
         let arrivals = &mut door.arrivals;
         let copied = bytes <= COPIED_BATCH_BYTES_MAX
@@ -318,11 +322,14 @@ impl<C> Inbox<C> {
     }
 
     fn wait(&self, place: &mut Option<Place>, cx: &Context<'_>) {
-        lock(&self.door).waiters.enter(place, cx);
+        let waker = cx.waker().clone();
+        let old = lock(&self.door).waiters.enter(place, waker);
+        drop(old);
     }
 
     fn leave(&self, place: Place) {
-        lock(&self.door).waiters.leave(place);
+        let old = lock(&self.door).waiters.leave(place);
+        drop(old);
     }
 
     fn wake_waiters(&self, mut door: MutexGuard<'_, Door<C>>) {
@@ -422,6 +429,18 @@ impl<C> Inbox<C> {
         let requests = mem::take(&mut lock(&self.door).arrivals.requests);
         for request in requests {
             self.refuse(request, AppendError::Closed);
+        }
+    }
+
+    /// Ends whatever still waits after the shard is gone: a panic can take requests along that were on their way from
+    /// the inbox to a log.
+    pub(crate) fn end_all(&self, fault: Fault) {
+        self.refuse_all();
+        for ticket in (0..self.slots.len() as u32).map(Ticket) {
+            let waits = matches!(*self.slot(ticket), Answer::Waiting(_));
+            if waits {
+                self.end(ticket, Err(AppendError::Unknown(fault)), Vec::new());
+            }
         }
     }
 
@@ -550,3 +569,6 @@ impl Drop for AppendFuture {
         }
     }
 }
+
+#[cfg(test)]
+mod tests;

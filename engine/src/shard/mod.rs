@@ -156,7 +156,7 @@ impl<R: Ring, C: Clock> Shard<R, C> {
         if wait == Wait::No || !self.is_idle() {
             return Wait::No;
         }
-        if !self.spin.is_zero() {
+        if !self.spin.is_zero() && !self.cx.state.borrow().is_short_of_memory() {
             let start = self.clock.monotonic_ns();
             while self.clock.monotonic_ns() - start < self.spin.as_nanos() as u64 {
                 if self.inbox.has_mail() {

@@ -125,13 +125,15 @@ fn following(log: &crate::log::Log, base: Offset) -> Offset {
         .map_or(log.watermarks().dirty, super::super::segment::Segment::base)
 }
 
-/// Waits until every byte is in the file, then flushes.
+/// Waits until every byte is in the file, and the file open, then flushes.
 async fn finish_bytes(cx: &Context, id: LogId, base: Offset) -> Result<(), ControlError> {
     let mut last = Pos::ZERO;
     loop {
         until(cx, id, |state| {
             let Some(segment) = state.segment(id, base) else { return true };
-            if segment.written.done() == segment.end() && segment.written.unfinished() == 0 {
+            // An idle partition's file may have been closed before it was rolled: it is opened again.
+            let written = segment.written.done() == segment.end();
+            if written && segment.written.unfinished() == 0 && segment.file.is_some() {
                 return true;
             }
             if segment.may_pad() && segment.file.is_some() {

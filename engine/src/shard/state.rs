@@ -328,6 +328,15 @@ impl State {
 
     /// Turns what logs hold into writes.
     pub(crate) fn pump(&mut self) {
+        self.carry_out_all();
+        self.form_groups();
+        if self.ops.is_empty() {
+            // A log that waited for a group may want to write by now, and nothing else would look at it again.
+            self.carry_out_all();
+        }
+    }
+
+    fn carry_out_all(&mut self) {
         for _ in 0..self.work.len() {
             let Some(id) = self.work.pop_front() else { break };
             if let Some(log) = self.log(id) {
@@ -335,7 +344,6 @@ impl State {
                 self.carry_out(id);
             }
         }
-        self.form_groups();
     }
 
     /// Carries out the log's steps until it has to wait.
@@ -488,9 +496,10 @@ impl State {
         let now = self.time.ns;
         let Some(log) = self.log(id) else { return };
         let far = log.since_recovery_point >= RECOVERY_STRIDE_BYTES;
-        if far && !log.pointing && now >= log.pointed_ns + RECOVERY_INTERVAL_NS {
+        let due = log.pointed_ns.is_none_or(|before| now >= before + RECOVERY_INTERVAL_NS);
+        if far && due && !log.pointing {
             log.pointing = true;
-            log.pointed_ns = now;
+            log.pointed_ns = Some(now);
             self.errands.push_back(Errand::Point(id));
         }
     }

@@ -12,7 +12,7 @@ use crate::buffers::Arena;
 use crate::clock::SystemClock;
 use crate::command::OpenMode;
 use crate::config::Config;
-use crate::error::OpenError;
+use crate::error::{Fault, OpenError};
 use crate::format::names;
 use crate::journal::Journal;
 use crate::limits::RING_ENTRIES;
@@ -73,7 +73,7 @@ struct Closing(Arc<Inbox<Context>>);
 impl Drop for Closing {
     fn drop(&mut self) {
         self.0.close();
-        self.0.refuse_all();
+        self.0.end_all(Fault { operation: "the shard", errno: libc::EIO });
     }
 }
 

@@ -5,8 +5,8 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::PathBuf;
 use std::rc::Rc;
 
-use super::oracle::{End, Oracle};
-use super::workload::{batch, disk, plans, reopen, survives};
+use super::oracle::End;
+use super::workload::{Shared, batch, plans, reopen, rig, survives};
 use super::world::{Setup, World, name, recover_on};
 use crate::batch::{Batch, BatchBuilder};
 use crate::buffers::Arena;
@@ -19,20 +19,10 @@ use crate::journal::group::{Entry, FILE_HEADER_BLOCKS, Group, GroupHeader, Group
 use crate::limits::TORN_WINDOW_BYTES;
 use crate::recovery::Cut;
 use crate::ring::Wait;
-use crate::ring::sim::{CrashPlan, Effect, Fault, OpKind, SimDisk, SimOptions, When};
+use crate::ring::sim::{CrashPlan, Effect, Fault, OpKind, SimDisk, When};
 use crate::types::{Durability, FlushPolicy, Offset, Pos, Prepare};
 
-type Shared = Rc<RefCell<Oracle>>;
-
 const SEGMENT: &str = "data/topic-0/00000000000000000000.log";
-
-fn rig(setup: &Setup) -> (SimDisk, Shared, World<SimDisk>, LogHandle) {
-    let disk = disk(SimOptions { completions_per_enter: 1, ..SimOptions::default() });
-    let oracle = Shared::default();
-    let mut world = reopen(&disk, setup, &oracle, End::Power);
-    let log = world.log(&name("topic")).unwrap();
-    (disk, oracle, world, log)
-}
 
 fn everywhere(disk: &SimDisk, setup: &Setup, oracle: &Shared) {
     for plan in plans(disk.steps()) {

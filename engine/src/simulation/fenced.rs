@@ -1,10 +1,7 @@
 //! Partitions that a fault has closed: what was acknowledged stays in the journal until the directory is opened again.
 
-use std::cell::RefCell;
-use std::rc::Rc;
-
-use super::oracle::{End, Oracle};
-use super::workload::{batch, disk, plans, reopen, survives};
+use super::oracle::End;
+use super::workload::{Shared, batch, disk, plans, reopen, survives};
 use super::world::{Setup, World, name};
 use crate::error::AppendError;
 use crate::handle::LogHandle;
@@ -12,8 +9,6 @@ use crate::ring::Wait;
 use crate::ring::sim::{Effect, Fault, OpKind, SimDisk, SimOptions};
 use crate::shard::state::Errand;
 use crate::types::{Durability, Pos, Prepare};
-
-type Shared = Rc<RefCell<Oracle>>;
 
 const SEGMENT: &str = "topic-0/00000000000000000000.log";
 

@@ -3,23 +3,12 @@
 use std::cell::RefCell;
 use std::rc::Rc;
 
-use super::oracle::{End, Oracle};
-use super::workload::{batch, disk, plans, reopen, survives};
+use super::oracle::End;
+use super::workload::{Shared, batch, plans, reopen, rig, survives};
 use super::world::{Setup, World, name, recover_on};
-use crate::handle::LogHandle;
 use crate::ring::Wait;
-use crate::ring::sim::{CrashPlan, Fault, OpKind, SimDisk, SimOptions};
+use crate::ring::sim::{CrashPlan, Fault, OpKind, SimDisk};
 use crate::types::{FlushPolicy, Offset};
-
-type Shared = Rc<RefCell<Oracle>>;
-
-fn rig(setup: &Setup) -> (SimDisk, Shared, World<SimDisk>, LogHandle) {
-    let disk = disk(SimOptions { completions_per_enter: 1, ..SimOptions::default() });
-    let oracle = Shared::default();
-    let mut world = reopen(&disk, setup, &oracle, End::Power);
-    let log = world.log(&name("topic")).unwrap();
-    (disk, oracle, world, log)
-}
 
 fn everywhere(disk: &SimDisk, setup: &Setup, oracle: &Shared) {
     for plan in plans(disk.steps()) {

@@ -3,8 +3,8 @@
 use std::cell::RefCell;
 use std::rc::Rc;
 
-use super::oracle::{End, Oracle};
-use super::workload::{batch, disk, plans, reopen, survives};
+use super::oracle::End;
+use super::workload::{Shared, batch, disk, plans, put, reopen, survives};
 use super::world::{Setup, World, name, recover_on};
 use crate::command::{Disk, Op};
 use crate::error::AppendError;
@@ -13,8 +13,6 @@ use crate::journal::group::{ENTRY_BYTES, FILE_HEADER_BLOCKS, Group, HEADER_BYTES
 use crate::ring::Wait;
 use crate::ring::sim::{CrashPlan, SimDisk, SimOptions};
 use crate::types::{FlushPolicy, PartitionName};
-
-type Shared = Rc<RefCell<Oracle>>;
 
 const BLOCK: u64 = 4096;
 
@@ -37,11 +35,6 @@ fn everywhere(disk: &SimDisk, setup: &Setup, oracle: &Shared) {
 }
 
 /// Appends a batch of this many bytes and waits for its ack.
-fn put(world: &mut World<SimDisk>, log: &LogHandle, bytes: usize) {
-    let id = world.oracle.borrow_mut().id();
-    world.append(log, id, batch(id, 1, bytes)).unwrap().unwrap();
-}
-
 /// Sends a batch of this many bytes.
 fn send(world: &mut World<SimDisk>, log: &LogHandle, bytes: usize) {
     let id = world.oracle.borrow_mut().id();

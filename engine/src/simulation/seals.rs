@@ -1,33 +1,14 @@
 //! Sealed segments that are not what they were.
 
-use std::cell::RefCell;
-use std::rc::Rc;
-
-use super::oracle::{End, Oracle};
-use super::workload::{batch, disk, reopen};
+use super::workload::{Shared, batch, put, rig};
 use super::world::{Setup, World, name};
 use crate::command::{Disk, Op};
 use crate::error::AppendError;
 use crate::format::seal::Seal;
-use crate::handle::{LogHandle, block_on};
+use crate::handle::block_on;
 use crate::ring::Wait;
-use crate::ring::sim::{CrashPlan, SimDisk, SimOptions};
+use crate::ring::sim::{CrashPlan, SimDisk};
 use crate::types::{Incarnation, Isolation, Offset};
-
-type Shared = Rc<RefCell<Oracle>>;
-
-fn rig(setup: &Setup) -> (SimDisk, Shared, World<SimDisk>, LogHandle) {
-    let disk = disk(SimOptions { completions_per_enter: 1, ..SimOptions::default() });
-    let oracle = Shared::default();
-    let mut world = reopen(&disk, setup, &oracle, End::Power);
-    let log = world.log(&name("topic")).unwrap();
-    (disk, oracle, world, log)
-}
-
-fn put(world: &mut World<SimDisk>, log: &LogHandle, bytes: usize) {
-    let id = world.oracle.borrow_mut().id();
-    world.append(log, id, batch(id, 1, bytes)).unwrap().unwrap();
-}
 
 fn segment(base: i64, end: &str) -> String {
     format!("data/topic-0/{base:020}.{end}")

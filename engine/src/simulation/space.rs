@@ -4,33 +4,17 @@
 use std::cell::RefCell;
 use std::rc::Rc;
 
-use super::oracle::{End, Oracle};
-use super::workload::{batch, disk, plans, reopen, survives};
+use super::oracle::End;
+use super::workload::{batch, plans, put, reopen, rig, survives};
 use super::world::{Setup, World, name};
 use crate::error::{AppendError, ControlError};
-use crate::handle::LogHandle;
 use crate::ring::Wait;
-use crate::ring::sim::{CrashPlan, Fault, OpKind, SimDisk, SimOptions, When};
+use crate::ring::sim::{CrashPlan, Fault, OpKind, SimDisk, When};
 use crate::types::Offset;
-
-type Shared = Rc<RefCell<Oracle>>;
-
-fn rig(setup: &Setup) -> (SimDisk, Shared, World<SimDisk>, LogHandle) {
-    let disk = disk(SimOptions { completions_per_enter: 1, ..SimOptions::default() });
-    let oracle = Shared::default();
-    let mut world = reopen(&disk, setup, &oracle, End::Power);
-    let log = world.log(&name("topic")).unwrap();
-    (disk, oracle, world, log)
-}
 
 /// Small files find no space.
 fn fill(disk: &SimDisk) {
     disk.inject(Fault::nth(OpKind::Write, ".tmp", 1, libc::ENOSPC).when(When::From(1)));
-}
-
-fn put(world: &mut World<SimDisk>, log: &LogHandle, bytes: usize) {
-    let id = world.oracle.borrow_mut().id();
-    world.append(log, id, batch(id, 1, bytes)).unwrap().unwrap();
 }
 
 fn pass(world: &mut World<SimDisk>, ms: u64) {
@@ -79,6 +63,8 @@ fn a_full_disk_delays_a_recovery_point_and_fences_nothing() {
     }
     assert!(disk.faults_hit() > 0, "the recovery point was due");
     disk.clear_faults();
+    // The next one comes a second later at the earliest.
+    pass(&mut world, 1_000);
     for _ in 0..20 {
         put(&mut world, &log, 600_000);
     }

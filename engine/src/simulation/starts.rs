@@ -1,32 +1,13 @@
 //! Where logs begin, as a checkpoint beside them says.
 
-use std::cell::RefCell;
-use std::rc::Rc;
-
-use super::oracle::{End, Oracle};
-use super::workload::{batch, disk, reopen};
+use super::workload::{Shared, batch, put, rig};
 use super::world::{Setup, World, name};
 use crate::error::{ControlError, ReadError};
 use crate::handle::LogHandle;
-use crate::ring::sim::{CrashPlan, SimDisk, SimOptions};
+use crate::ring::sim::{CrashPlan, SimDisk};
 use crate::types::{Isolation, Offset};
 
-type Shared = Rc<RefCell<Oracle>>;
-
 const STARTS: &str = "data/log-start-offset-checkpoint";
-
-fn rig(setup: &Setup) -> (SimDisk, Shared, World<SimDisk>, LogHandle) {
-    let disk = disk(SimOptions { completions_per_enter: 1, ..SimOptions::default() });
-    let oracle = Shared::default();
-    let mut world = reopen(&disk, setup, &oracle, End::Power);
-    let log = world.log(&name("topic")).unwrap();
-    (disk, oracle, world, log)
-}
-
-fn put(world: &mut World<SimDisk>, log: &LogHandle, bytes: usize) {
-    let id = world.oracle.borrow_mut().id();
-    world.append(log, id, batch(id, 1, bytes)).unwrap().unwrap();
-}
 
 /// Opens as it is: what a log that begins later still holds is not what the oracle knows.
 fn open(disk: &SimDisk, setup: &Setup) -> (World<SimDisk>, LogHandle) {

@@ -224,6 +224,24 @@ pub(super) fn survives(
     (fork, oracle)
 }
 
+/// What is sent and acknowledged, as several worlds over one disk see it.
+pub(super) type Shared = Rc<RefCell<Oracle>>;
+
+/// A fresh disk that ends one operation at a time, and a world over it with one log.
+pub(super) fn rig(setup: &Setup) -> (SimDisk, Shared, World<SimDisk>, LogHandle) {
+    let disk = disk(SimOptions { completions_per_enter: 1, ..SimOptions::default() });
+    let oracle = Shared::default();
+    let mut world = reopen(&disk, setup, &oracle, End::Power);
+    let log = world.log(&name("topic")).unwrap();
+    (disk, oracle, world, log)
+}
+
+/// Appends one batch of a record, and waits for its ack.
+pub(super) fn put(world: &mut World<SimDisk>, log: &LogHandle, bytes: usize) {
+    let id = world.oracle.borrow_mut().id();
+    world.append(log, id, batch(id, 1, bytes)).unwrap().unwrap();
+}
+
 /// Opens and checks a disk that nothing but crashes has harmed.
 pub(super) fn reopen(
     disk: &SimDisk,
