@@ -88,7 +88,7 @@ pub struct Shelf {
 }
 
 impl Shelf {
-    /// Batches of exactly `bytes` each, [`SHELF_BYTES`] together.
+    /// Batches of exactly `bytes` each, `SHELF_BYTES` together.
     ///
     /// # Errors
     /// As [`fill`].

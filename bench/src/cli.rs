@@ -93,7 +93,7 @@ pub struct Crash {
 #[derive(Args, Clone, Debug)]
 pub struct Quick {
     /// Directory for the data: new, empty, or left by an earlier run; removed after
-    /// [default: ringmain-data-<pid> in the working directory]
+    /// [default: ringmain-data-PID in the working directory]
     #[arg(long, value_name = "DIR")]
     pub dir: Option<PathBuf>,
     /// The whole time the run may take

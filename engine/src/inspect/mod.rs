@@ -1,4 +1,4 @@
-//! Read-only looks at what is on disk: [`verify`] checks it, [`dump`] shows it.
+//! Read-only looks at what is on disk: [`verify`] checks it, [`dump()`] shows it.
 //!
 //! Plain system calls on plain files: no ring, no lock, and nothing is ever written. A directory that an engine
 //! has open is better looked at after a checkpoint: what changes under the look can not be told from damage.
