@@ -14,7 +14,7 @@ const SECONDS: RangeInclusive<u64> = 5..=3600;
 
 const QUICK_EXAMPLES: &str = "\
 Examples:
-  ringmain-bench quick                                  about a minute in ./ringmain-data-<pid>
+  ringmain-bench quick                                  about a minute in ./ringmain-data-PID
   ringmain-bench quick --dir /mnt/nvme/bench            on another disk
   ringmain-bench quick --payload /var/log --seconds 20  with your own lines, in a hurry
   ringmain-bench quick --json --quiet > quick.json      for a script

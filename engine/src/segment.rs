@@ -296,7 +296,7 @@ impl Segment {
 
     /// A write of the partial last block, padded with zeros, begins. Returns its bytes' range.
     ///
-    /// With `keeps_image` the journal holds the block's image and may let it go once the write is flushed.
+    /// With `releases_image` the journal holds the block's image and may let it go once the write is flushed.
     /// Without, none of the block's bytes is counted durable (policies `os` and `interval`), or the journal
     /// keeps the image of those that are.
     pub(crate) fn begin_tail_write(&mut self, releases_image: bool) -> (Pos, Pos) {
