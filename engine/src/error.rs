@@ -114,6 +114,14 @@ impl AppendError {
     }
 }
 
+/// What became of a segment behind the engine's back.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum Alteration {
+    /// Its file is gone.
+    #[error("its file is missing")]
+    Missing,
+}
+
 /// Why a read gave nothing.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum ReadError {
@@ -136,6 +144,14 @@ pub enum ReadError {
         segment: Offset,
         /// Where in the segment.
         pos: u64,
+    },
+    /// A sealed segment is not what was sealed.
+    #[error("segment {segment} is not what was sealed: {what}; restore it from a copy")]
+    Altered {
+        /// The segment's base offset.
+        segment: Offset,
+        /// What became of it.
+        what: Alteration,
     },
     /// The buffer is smaller than the one batch that holds the offset.
     #[error("the batch at the offset has {needed} bytes, the buffer {given}")]

@@ -115,12 +115,18 @@ pub const CHECKPOINT_AGE_NS: u64 = 5_000_000_000;
 /// Least time between two checkpoints for want of memory, in nanoseconds.
 pub const PRESSURE_INTERVAL_NS: u64 = 5_000_000;
 
-/// Files kept aside for all but active segments: journals, sealed segments that are read, small files, the
-/// embedder's own.
+/// Files kept aside for all but segments: journals, small files, the embedder's own.
 pub const FILES_RESERVED: usize = 192;
 
 /// Segment files a shard keeps open at least, however low the system's limit.
 pub const FILES_MIN: usize = 16;
+
+/// Segment files a shard keeps open to be read at least: a quarter of its files.
+pub const READ_FILES_MIN: usize = 4;
+
+/// Segment files a shard keeps open to be read at most. Opening one costs less than a read of the device, and each
+/// holds memory of the kernel's.
+pub const READ_FILES_MAX: usize = 1024;
 
 /// Idle files closed at once.
 pub const IDLE_CLOSED_AT_ONCE: usize = 64;
@@ -167,4 +173,5 @@ const _: () = {
     assert!(COALESCED_BYTES_MAX <= crate::buffers::CHUNK_BYTES_MAX);
     assert!(GROUP_ENTRIES_MAX * 64 <= crate::buffers::CHUNK_BYTES_MAX);
     assert!(PREPARE_BYTES_MIN <= PREPARE_BYTES_MAX);
+    assert!(READ_FILES_MIN < FILES_MIN && READ_FILES_MIN <= READ_FILES_MAX);
 };

@@ -64,6 +64,8 @@ pub(crate) struct Segment {
     pub(crate) journal_goal: Pos,
     /// Space before this is ready to be written.
     pub(crate) prepared: Pos,
+    /// Flushes of its file under way.
+    pub(crate) syncing: u32,
     /// The open file; `None` until it is made, or while it is closed.
     pub(crate) file: Option<FileHandle>,
     /// Whether the file's directory entry is on stable storage.
@@ -121,6 +123,7 @@ impl Segment {
             prepare_goal: Pos::ZERO,
             journal_goal: Pos::ZERO,
             prepared: was.prepared,
+            syncing: 0,
             file: None,
             entry_durable: false,
             preparing: false,

@@ -11,7 +11,6 @@ use std::collections::VecDeque;
 use std::path::PathBuf;
 
 use crate::buffers::Arena;
-use crate::command::FileHandle;
 use crate::defects::{self, Defect};
 use crate::error::{AppendError, Fault};
 use crate::index::{Index, Indexed};
@@ -77,8 +76,6 @@ pub(crate) struct Sealed {
     pub(crate) base: Offset,
     /// Its length in bytes, once it is known.
     pub(crate) end: Option<Pos>,
-    /// Open to be read, if it is.
-    pub(crate) file: Option<FileHandle>,
 }
 
 /// What does not change while a log is open.
@@ -163,7 +160,7 @@ pub(crate) struct Log {
     pub(crate) sealing: u32,
     /// When it was last appended to, in monotonic nanoseconds.
     pub(crate) used_ns: u64,
-    /// Reads and flushes of files under way: the files stay open.
+    /// Reads and flushes of files under way: the files are neither cut nor replaced.
     pub(crate) readers: u32,
     /// How often the tail was replaced by a truncation.
     pub(crate) cuts: u32,

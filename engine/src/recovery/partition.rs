@@ -183,7 +183,7 @@ impl<D: Disk> Recovery<'_, D> {
                 Verdict::Fine if !last || self.is_last_sealed(*base, &walked).await? => {
                     self.sync_and_close(walked.file).await?;
                     let end = Some(Pos::new(walked.end));
-                    sealed.push(Sealed { base: *base, end, file: None });
+                    sealed.push(Sealed { base: *base, end });
                     // The last one is appended to no more: its seal would say otherwise.
                     unsealed.extend((!last).then_some(*base));
                     next = walked.next;
@@ -229,7 +229,7 @@ impl<D: Disk> Recovery<'_, D> {
                     damage.get_or_insert(Damage { path, pos, offset: base, reason });
                 }
             }
-            sealed.push(Sealed { base, end, file: None });
+            sealed.push(Sealed { base, end });
         }
         Ok(damage)
     }

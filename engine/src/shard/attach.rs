@@ -18,7 +18,7 @@ use crate::types::{FlushPolicy, Incarnation, Offset, PartitionName, Pos};
 use super::Context;
 use super::flush::{count_flush, flush, until};
 use super::points::{self, save_epochs};
-use super::read::Reader;
+use super::read::Syncing;
 use super::state::{Errand, State};
 
 /// A partition by name, and its log on this shard.
@@ -89,7 +89,7 @@ pub(crate) async fn attach(
 fn roll_over(cx: &Context, recovered: &mut Recovered) -> Segment {
     let shape = cx.state.borrow().settings.shape;
     let Active { base, end, .. } = recovered.active;
-    recovered.sealed.push(Sealed { base, end: Some(end), file: None });
+    recovered.sealed.push(Sealed { base, end: Some(end) });
     if recovered.damage.is_none() && !recovered.suspect {
         recovered.unsealed.push(base);
     }
@@ -126,7 +126,7 @@ async fn reopen(cx: &Context, recovered: &Recovered) -> std::io::Result<Option<S
     }
     let room = {
         let mut state = cx.state.borrow_mut();
-        let room = state.files_open < state.settings.files_max;
+        let room = state.files_open < state.settings.tail_files_max();
         state.files_open += usize::from(room);
         room
     };
@@ -318,7 +318,7 @@ async fn bring_to_file(cx: &Context, id: LogId, goal: (Offset, Pos)) -> Result<(
         state.segment(id, base).and_then(|s| s.file.map(|file| (file, s.flushable())))
     };
     let Some((file, reached)) = found else { return Ok(()) };
-    let user = Reader::new(cx, id);
+    let user = Syncing::new(cx, id, base);
     let synced = cx.disk.run(Op::Sync { file, data_only: true }).await;
     drop(user);
     if let Err(error) = synced {

@@ -16,7 +16,7 @@ use crate::types::{Offset, Pos};
 use super::Context;
 use super::groups::Forced;
 use super::prepare::fence;
-use super::read::Reader;
+use super::read::Syncing;
 use super::state::State;
 use crate::local::join_bounded;
 
@@ -334,7 +334,8 @@ async fn flush(cx: &Context, items: &VecDeque<Item>) {
         }
     }
     // The files stay open, and are not cut, until the flush has ended.
-    let users: Vec<Reader> = targets.iter().map(|(item, ..)| Reader::new(cx, item.log)).collect();
+    let users: Vec<Syncing> =
+        targets.iter().map(|(item, ..)| Syncing::new(cx, item.log, item.segment)).collect();
     let syncs = files.iter().map(|file| {
         let sync = cx.disk.run(Op::Sync { file: *file, data_only: true });
         async move { sync.await.map(drop) }

@@ -38,6 +38,7 @@ pub(crate) async fn delete(cx: Context, id: LogId) -> Result<(), ControlError> {
     }
     // A checkpoint may have begun to write it back meanwhile.
     quiesce(&cx, id).await?;
+    cx.files.forget_log(id);
     for file in forget(&cx, id) {
         drop(cx.disk.run(Op::Close { file }).await);
     }
@@ -110,9 +111,8 @@ fn forget(cx: &Context, id: LogId) -> Vec<FileHandle> {
     let inbox = state.inbox.clone();
     let Some(mut log) = state.logs[id.0 as usize].take() else { return Vec::new() };
     log.end_waiting(&AppendError::Truncated, |ended| tell(&inbox, ended));
-    let mut files: Vec<FileHandle> = log.tail.iter().filter_map(|segment| segment.file).collect();
+    let files: Vec<FileHandle> = log.tail.iter().filter_map(|segment| segment.file).collect();
     state.files_open -= files.len();
-    files.extend(log.sealed.iter().filter_map(|sealed| sealed.file));
     state.progress.notify();
     files
 }

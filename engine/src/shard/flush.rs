@@ -9,7 +9,7 @@ use crate::types::{FlushPolicy, Offset, Pos};
 
 use super::Context;
 use super::prepare::fence;
-use super::read::Reader;
+use super::read::Syncing;
 use super::state::{Errand, State};
 
 /// Waits until `done` says so; `Err` if the log is fenced or gone before.
@@ -115,9 +115,13 @@ fn is_flush_due(state: &mut State, id: LogId, (base, end): (Offset, Pos)) -> boo
     })
 }
 
-async fn sync(cx: &Context, id: LogId, file: FileHandle) -> Result<(), ControlError> {
+async fn sync(
+    cx: &Context,
+    id: LogId,
+    (base, file): (Offset, FileHandle),
+) -> Result<(), ControlError> {
     cx.state.borrow_mut().stats.flushes += 1;
-    let user = Reader::new(cx, id);
+    let user = Syncing::new(cx, id, base);
     let synced = cx.disk.run(Op::Sync { file, data_only: true }).await;
     drop(user);
     synced.map(drop).map_err(|error| {
@@ -149,7 +153,7 @@ async fn flush_segment(
             (file, segment.flushable())
         };
         if let Some(file) = file {
-            sync(cx, id, file).await?;
+            sync(cx, id, (base, file)).await?;
             count_flush(cx, id, (base, reached))?;
         }
         {

@@ -12,7 +12,7 @@ use super::state::{Errand, State};
 
 /// Makes room for one more open file.
 pub(crate) async fn make_room(cx: &Context) {
-    if cx.state.borrow().files_open < cx.state.borrow().settings.files_max {
+    if cx.state.borrow().files_open < cx.state.borrow().settings.tail_files_max() {
         return;
     }
     if close_idle(cx).await == 0 {

@@ -30,6 +30,7 @@ pub(crate) mod groups;
 pub(crate) mod idle;
 pub(crate) mod inbox;
 mod memory;
+pub(crate) mod open_files;
 pub(crate) mod points;
 pub(crate) mod prepare;
 pub(crate) mod read;
@@ -43,6 +44,7 @@ use checkpoint::Extent;
 use disk::ShardDisk;
 use executor::{Executor, Spawner};
 use inbox::Inbox;
+use open_files::OpenFiles;
 use points::Points;
 use state::{Errand, Parts, State};
 use writes::Token;
@@ -56,6 +58,8 @@ pub(crate) struct Context {
     pub(crate) disk: ShardDisk,
     /// Starts tasks and sleeps.
     pub(crate) tasks: Spawner,
+    /// Segment files that are open to be read.
+    pub(crate) files: OpenFiles,
     /// Recovery points of the data directory.
     pub(crate) points: Arc<Points>,
     /// Bounds how many segments are prepared at once: appends and checkpoints share the device with that.
@@ -91,13 +95,14 @@ impl<R: Ring, C: Clock> Shard<R, C> {
         points: Arc<Points>,
     ) -> Self {
         let inbox = parts.inbox.clone();
+        let files = OpenFiles::new(disk.clone(), parts.settings.read_files_max());
         let mut state = State::new(parts);
         state.time = now(&clock);
         let tasks = executor.spawner();
         let preparers = Semaphore::new(PREPARERS_MAX);
         let resealers = Semaphore::new(RESEALERS_MAX);
         let state = Rc::new(RefCell::new(state));
-        let cx = Context { state, disk, tasks, points, preparers, resealers };
+        let cx = Context { state, disk, tasks, files, points, preparers, resealers };
         Self { ring, clock, executor, cx, inbox, spin: Duration::ZERO }
     }
 

@@ -10,7 +10,8 @@ use crate::format::names;
 use crate::format::seal::Seal;
 use crate::index::{Index, Indexed};
 use crate::journal::LogId;
-use crate::log::Sealed;
+use crate::local::Notified;
+use crate::log::{Log, Sealed};
 use crate::recovery::scan::{BatchScanner, FileReader, Scanned};
 use crate::types::{Offset, Pos};
 
@@ -119,7 +120,7 @@ async fn whole_crc(cx: &Context, id: LogId, base: Offset) -> Result<u32, Control
     Ok(crc)
 }
 
-fn following(log: &crate::log::Log, base: Offset) -> Offset {
+fn following(log: &Log, base: Offset) -> Offset {
     let at = log.tail.iter().position(|segment| segment.base() == base);
     at.and_then(|at| log.tail.get(at + 1))
         .map_or(log.watermarks().dirty, super::super::segment::Segment::base)
@@ -168,31 +169,41 @@ async fn finish_bytes(cx: &Context, id: LogId, base: Offset) -> Result<(), Contr
 
 /// Takes sealed segments out of the tail, front first.
 async fn retire(cx: &Context, id: LogId, base: Offset) {
-    let (mut closing, mut kept) = (Vec::new(), 0);
-    let mut point = None;
-    {
-        let mut state = cx.state.borrow_mut();
-        let Some(log) = state.log(id) else { return };
-        let Some(segment) = log.segment(base) else { return };
+    if let Some(segment) = cx.state.borrow_mut().segment(id, base) {
         segment.sealed = true;
-        while log.tail.len() > 1 && log.tail[0].sealed {
+    }
+    while let Some(progress) = retire_front(cx, id).await {
+        progress.await;
+    }
+}
+
+/// As [`retire`]; what ends the flush of the next one, if one is under way: its file stays open for that.
+async fn retire_front(cx: &Context, id: LogId) -> Option<Notified> {
+    let mut closing = Vec::new();
+    let mut point = None;
+    let busy = {
+        let mut state = cx.state.borrow_mut();
+        let log = state.log(id)?;
+        let front = |log: &mut Log| log.tail.len() > 1 && log.tail[0].sealed;
+        while front(log) && log.tail[0].syncing == 0 {
             let Some(segment) = log.tail.pop_front() else { break };
-            // A read of the file may be under way: then a later reader closes it.
-            let file = segment.file.filter(|_| log.readers > 0);
-            kept += usize::from(file.is_some());
-            closing.extend(segment.file.filter(|_| log.readers == 0));
-            log.sealed.push(Sealed { base: segment.base(), end: Some(segment.end()), file });
+            closing.extend(segment.file);
+            log.sealed.push(Sealed { base: segment.base(), end: Some(segment.end()) });
+            // It was opened to be read while it was longer than its data.
+            cx.files.forget(id, segment.base());
             // Not the active one: segments between may be rolled and not flushed.
             point = Some((log.identity.name.clone(), log.tail[0].base()));
         }
+        let busy = front(log);
         if let Some((_, offset)) = &point {
             log.recovery_point = *offset;
             log.raise_durable(*offset);
         }
+        state.files_open -= closing.len();
         state.settle(id);
         state.progress.notify();
-    }
-    cx.state.borrow_mut().files_open -= closing.len() + kept;
+        busy.then(|| state.progress.notified())
+    };
     for file in closing {
         // Flushed already; nothing can be lost by a failed close.
         drop(cx.disk.run(Op::Close { file }).await);
@@ -200,6 +211,7 @@ async fn retire(cx: &Context, id: LogId, base: Offset) {
     if let Some((name, offset)) = point {
         cx.points.set(name, offset);
     }
+    busy
 }
 
 /// Paths of a segment's files.
@@ -267,5 +279,6 @@ async fn try_reseal(cx: &Context, id: LogId, base: Offset) -> std::io::Result<()
     write_small(&cx.disk, &arena, dir.join(names::index(base)), &offsets).await?;
     write_small(&cx.disk, &arena, dir.join(names::time_index(base)), &times).await?;
     write_small(&cx.disk, &arena, dir.join(names::seal(base)), &seal.encode()).await?;
+    cx.files.forget(id, base);
     sync_directory(&cx.disk, dir).await
 }

@@ -13,8 +13,8 @@ use crate::error::{AppendError, Fault};
 use crate::journal::{Journal, LogId};
 use crate::limits::{
     COALESCED_BYTES_MAX, DIRECT_ALONE_BYTES, GROUP_ENTRIES_MAX, PATIENCE_BYTES_MAX,
-    PRESSURE_INTERVAL_NS, RECOVERY_INTERVAL_NS, RECOVERY_STRIDE_BYTES, RESERVE_BYTES,
-    SEGMENT_IN_FLIGHT_BYTES_MAX, WRITES_IN_FLIGHT_MAX,
+    PRESSURE_INTERVAL_NS, READ_FILES_MAX, READ_FILES_MIN, RECOVERY_INTERVAL_NS,
+    RECOVERY_STRIDE_BYTES, RESERVE_BYTES, SEGMENT_IN_FLIGHT_BYTES_MAX, WRITES_IN_FLIGHT_MAX,
 };
 use crate::log::plan::{Bounds, Step};
 use crate::log::{Access, Append, Ended, Log, Shape};
@@ -39,8 +39,20 @@ pub(crate) struct Settings {
     pub(crate) bounds: Bounds,
     /// Whether one device flush covers all overwrites of written extents (plain ext4 / XFS, direct, prezeroed).
     pub(crate) global_flush: bool,
-    /// Segment files open at once; idle ones are closed beyond.
+    /// Segment files open at once, of tails and to be read; idle ones are closed beyond.
     pub(crate) files_max: usize,
+}
+
+impl Settings {
+    /// Files open at once to be read.
+    pub(crate) fn read_files_max(&self) -> usize {
+        (self.files_max / 4).clamp(READ_FILES_MIN, READ_FILES_MAX)
+    }
+
+    /// Files of tails open at once.
+    pub(crate) fn tail_files_max(&self) -> usize {
+        self.files_max.saturating_sub(self.read_files_max()).max(1)
+    }
 }
 
 /// A cold procedure that the hot path asks for.

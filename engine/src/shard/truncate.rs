@@ -192,9 +192,7 @@ async fn replace(
         let mut state = cx.state.borrow_mut();
         let inbox = state.inbox.clone();
         let Some(log) = state.log(id) else { return Err(ControlError::Closed) };
-        let mut closing: Vec<FileHandle> = log.tail.iter().filter_map(|s| s.file).collect();
-        let open = closing.len();
-        closing.extend(log.sealed.iter().filter(|s| s.base >= base).filter_map(|s| s.file));
+        let closing: Vec<FileHandle> = log.tail.iter().filter_map(|s| s.file).collect();
         let bases = log
             .sealed
             .iter()
@@ -208,9 +206,12 @@ async fn replace(
         log.cut(offset, |ended| tell(&inbox, ended));
         // What stays is flushed, what goes is void: no group is needed for either.
         state.journal.void(id);
-        state.files_open = state.files_open + 1 - open;
+        state.files_open = state.files_open + 1 - closing.len();
         (later, closing)
     };
+    for base in later.iter().chain([&base]) {
+        cx.files.forget(id, *base);
+    }
     for file in closing {
         drop(cx.disk.run(Op::Close { file }).await);
     }

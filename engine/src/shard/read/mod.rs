@@ -1,0 +1,171 @@
+//! Reads whole batches back: from memory where they are, else from the segment's file.
+
+use std::io;
+
+use crate::batch::validate_stored;
+use crate::buffers::PAGE_BYTES;
+use crate::error::{Fault, ReadError};
+use crate::format::batch_header::{BatchHeader, HEADER_BYTES};
+use crate::journal::LogId;
+use crate::limits::BATCH_BYTES_MAX;
+use crate::types::{Isolation, Offset, Pos};
+
+use super::Context;
+
+mod locate;
+mod source;
+
+use locate::{Place, locate, seek};
+use source::{Bytes, fill};
+
+fn disk_error(error: io::Error) -> ReadError {
+    ReadError::Disk(Fault::new("reading a segment", &error))
+}
+
+/// Reads batches from the one that holds `offset` on, up to `max_bytes`, at least one. Empty at the log's end.
+pub(crate) async fn read(
+    cx: &Context,
+    id: LogId,
+    offset: Offset,
+    max_bytes: usize,
+    isolation: Isolation,
+) -> Result<Vec<u8>, ReadError> {
+    let _reader = Reader::new(cx, id);
+    let mut out = Vec::new();
+    let mut next = offset;
+    loop {
+        let Some(place) = locate(cx, id, next, isolation)? else { return Ok(out) };
+        let place = seek(cx, id, place, next).await?;
+        let before = out.len();
+        next = collect((cx, id), place, (offset, next), max_bytes, &mut out).await?;
+        // On to the next segment only if this one is used up and there is room.
+        let more = next >= place.limit && out.len() < max_bytes;
+        if !more || (out.len() == before && !out.is_empty()) {
+            return Ok(out);
+        }
+    }
+}
+
+/// Gathers whole batches from a place on. Returns the offset that comes next.
+async fn collect(
+    (cx, id): (&Context, LogId),
+    place: Place,
+    (asked, from): (Offset, Offset),
+    max_bytes: usize,
+    out: &mut Vec<u8>,
+) -> Result<Offset, ReadError> {
+    // An index is no evidence: if what it points at is no batch at or before the offset, begin at the beginning.
+    let mut begin = place.pos;
+    let mut pos = begin;
+    let mut next = from;
+    let end = place.end.unwrap_or(pos);
+    let mut buffer = Bytes { start: pos, bytes: Vec::new() };
+    while next < place.limit && pos < end {
+        let damaged = ReadError::Damaged { asked, segment: place.base, pos: pos.get() };
+        let head = end.since(pos).min(HEADER_BYTES as u64) as usize;
+        let want = max_bytes.clamp(PAGE_BYTES, BATCH_BYTES_MAX);
+        fill(cx, id, place, &mut buffer, (pos, head, want, end)).await?;
+        let header = BatchHeader::decode(buffer.from(pos)).ok();
+        let header = header.filter(|header| {
+            let bytes = header.batch_bytes();
+            bytes <= BATCH_BYTES_MAX && bytes as u64 <= end.since(pos)
+        });
+        let offsets = header.and_then(|header| header.offsets());
+        if pos == begin && pos > Pos::ZERO && offsets.is_none_or(|(base, _)| base > from) {
+            (begin, pos) = (Pos::ZERO, Pos::ZERO);
+            continue;
+        }
+        let (Some(header), Some((base, last))) = (header, offsets) else { return Err(damaged) };
+        let bytes = header.batch_bytes();
+        if base >= place.limit {
+            return Ok(place.limit);
+        }
+        let after = pos.plus(bytes as u64);
+        if last < from {
+            pos = after;
+            continue;
+        }
+        if !out.is_empty() && out.len() + bytes > max_bytes {
+            return Ok(next);
+        }
+        fill(cx, id, place, &mut buffer, (pos, bytes, want, end)).await?;
+        let batch = &buffer.from(pos)[..bytes];
+        if validate_stored(batch).is_err() {
+            return Err(damaged);
+        }
+        out.extend_from_slice(batch);
+        next = last.plus(1);
+        pos = after;
+    }
+    Ok(if pos >= end { place.limit.max(next) } else { next })
+}
+
+/// Counts a use of a log's files under way: they are neither cut nor replaced, and files of the tail stay open.
+pub(crate) struct Reader {
+    cx: Context,
+    id: LogId,
+}
+
+impl Reader {
+    pub(crate) fn new(cx: &Context, id: LogId) -> Self {
+        if let Some(log) = cx.state.borrow_mut().log(id) {
+            log.readers += 1;
+        }
+        Self { cx: cx.clone(), id }
+    }
+}
+
+impl Drop for Reader {
+    fn drop(&mut self) {
+        let mut state = self.cx.state.borrow_mut();
+        if let Some(log) = state.log(self.id) {
+            log.readers -= 1;
+        }
+        // A truncation waits for the last one.
+        state.progress.notify();
+    }
+}
+
+/// A flush under way of a segment of the tail: its file stays open until it has ended.
+pub(crate) struct Syncing {
+    reader: Reader,
+    segment: Option<Offset>,
+}
+
+impl Syncing {
+    pub(crate) fn new(cx: &Context, id: LogId, base: Offset) -> Self {
+        let counted = cx.state.borrow_mut().segment(id, base).map(|segment| {
+            segment.syncing += 1;
+            base
+        });
+        Self { reader: Reader::new(cx, id), segment: counted }
+    }
+}
+
+impl Drop for Syncing {
+    fn drop(&mut self) {
+        let mut state = self.reader.cx.state.borrow_mut();
+        if let Some(base) = self.segment
+            && let Some(segment) = state.segment(self.reader.id, base)
+        {
+            segment.syncing -= 1;
+        }
+    }
+}
+
+/// Reads whole batches into a buffer of a fixed capacity.
+pub(crate) async fn read_into(
+    cx: &Context,
+    id: LogId,
+    offset: Offset,
+    buffer: &mut Vec<u8>,
+    isolation: Isolation,
+) -> Result<usize, ReadError> {
+    let given = buffer.capacity();
+    let batches = read(cx, id, offset, given, isolation).await?;
+    if batches.len() > given {
+        return Err(ReadError::BufferTooSmall { needed: batches.len(), given });
+    }
+    buffer.extend_from_slice(&batches);
+    Ok(batches.len())
+}
