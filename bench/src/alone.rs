@@ -7,7 +7,7 @@ use anyhow::{Context, Result};
 use crate::board::Board;
 use crate::cli;
 use crate::clients::{Load, drive};
-use crate::cores::{CLIENTS, Pinned};
+use crate::cores::{Cores, Pinned};
 use crate::floor::{Floor, FloorTarget};
 use crate::payload::Payload;
 use crate::sample::Sample;
@@ -21,7 +21,9 @@ use crate::workdir::WorkDir;
 pub fn floor(flags: &cli::Floor) -> Result<Verdict> {
     let mut dir = WorkDir::create(flags.dir.as_deref(), false)?;
     dir.need_space(crate::floor::FILE_BYTES)?;
-    let floor = Floor::start(&dir.subdir("floor")?, flags.clients)?;
+    let place = dir.subdir("floor")?;
+    let core = Cores::near(&place).clients;
+    let floor = Floor::start(&place, flags.clients)?;
     let payload = Payload::generated(32 << 20);
     let load = Load {
         clients: flags.clients,
@@ -31,7 +33,7 @@ pub fn floor(flags: &cli::Floor) -> Result<Verdict> {
         bytes_max: u64::MAX,
     };
     let board = Board::leaked(flags.clients);
-    let outcome = on_clients_core(floor.target(&payload), &load, board)?;
+    let outcome = on_core(core, floor.target(&payload), &load, board)?;
     let counts = floor.stop()?;
     let us = |quantile| outcome.latencies.quantile(quantile) as f64 / 1000.0;
     println!(
@@ -46,14 +48,15 @@ pub fn floor(flags: &cli::Floor) -> Result<Verdict> {
     Ok(Verdict::Passed)
 }
 
-fn on_clients_core(
+fn on_core(
+    core: usize,
     mut target: FloorTarget<'_>,
     load: &Load,
     board: &'static Board,
 ) -> Result<Sample> {
     std::thread::scope(|scope| {
         let clients = scope.spawn(move || {
-            let _pinned = Pinned::to(CLIENTS);
+            let _pinned = Pinned::to(core);
             drive(&mut target, load, board)
         });
         clients.join().ok().context("the clients' thread panicked")?

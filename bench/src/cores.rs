@@ -1,12 +1,27 @@
 //! Which core does what: the disk's thread and the clients' thread never share one, if there are two.
 
 use std::mem;
+use std::path::Path;
 
-/// The core of threads that own a ring.
-pub const DISK: usize = 0;
+use ringmain::ring::interrupts::cores_near;
 
-/// The core of the clients.
-pub const CLIENTS: usize = 1;
+/// The cores of a run.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Cores {
+    /// Of threads that own a ring: where the engine pins its first shard.
+    pub disk: usize,
+    /// Of the clients.
+    pub clients: usize,
+}
+
+impl Cores {
+    /// For data in `dir`. Call on a thread that is not pinned.
+    pub fn near(dir: &Path) -> Self {
+        let cores = cores_near(dir);
+        let disk = cores.first().copied().unwrap_or(0);
+        Self { disk, clients: cores.get(1).copied().unwrap_or(disk) }
+    }
+}
 
 /// The calling thread is pinned as long as this lives; then it may run where it could before, so that threads
 /// made later do not inherit the pin.
@@ -16,20 +31,16 @@ pub struct Pinned {
 }
 
 impl Pinned {
-    /// Pins the calling thread to the `nth` core it may use, counted round. Where that is forbidden it
-    /// stays free: figures get noisier, not wrong.
-    pub fn to(nth: usize) -> Self {
+    /// Pins the calling thread to this core. Where that is forbidden it stays free: figures get noisier, not wrong.
+    pub fn to(core: usize) -> Self {
         let Some(allowed) = affinity() else { return Self { before: None } };
-        let cores: Vec<usize> = (0..libc::CPU_SETSIZE as usize)
-            .filter(|&core| {
-                // SAFETY: `core` is below CPU_SETSIZE.
-                unsafe { libc::CPU_ISSET(core, &allowed) }
-            })
-            .collect();
+        if core >= libc::CPU_SETSIZE as usize {
+            return Self { before: None };
+        }
         // SAFETY: all zeros is the empty set.
         let mut one: libc::cpu_set_t = unsafe { mem::zeroed() };
-        // SAFETY: the core is below CPU_SETSIZE; a thread always may use at least one.
-        unsafe { libc::CPU_SET(cores[nth % cores.len()], &mut one) };
+        // SAFETY: the core is below CPU_SETSIZE.
+        unsafe { libc::CPU_SET(core, &mut one) };
         Self { before: set(&one).then_some(allowed) }
     }
 }
@@ -67,7 +78,7 @@ mod tests {
             unsafe { libc::CPU_COUNT(&cores) }
         };
         let before = count(affinity().expect("readable"));
-        let pinned = Pinned::to(7);
+        let pinned = Pinned::to(Cores::near(Path::new(".")).clients);
         assert_eq!(count(affinity().expect("readable")), 1);
         drop(pinned);
         assert_eq!(count(affinity().expect("readable")), before);

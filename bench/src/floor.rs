@@ -17,7 +17,7 @@ use anyhow::{Context as _, Result, anyhow};
 
 use crate::clients::{Acked, Target};
 use crate::clock::now_ms;
-use crate::cores::{DISK, Pinned};
+use crate::cores::{Cores, Pinned};
 use crate::onebatch::{BATCH_BYTES, OneBatch};
 use crate::payload::{Cursor, Payload};
 use crate::prepared::prepare;
@@ -93,10 +93,11 @@ impl Floor {
         });
         let (ready, started) = mpsc::sync_channel(1);
         let theirs = Arc::clone(&shared);
+        let core = Cores::near(dir).disk;
         let thread = thread::Builder::new()
             .name("floor".to_owned())
             .spawn(move || {
-                let _pinned = Pinned::to(DISK);
+                let _pinned = Pinned::to(core);
                 match shard::Shard::new(theirs, prepared.file) {
                     Ok(shard) => {
                         let _ = ready.send(Ok(()));

@@ -11,7 +11,7 @@ use ringmain::ring::backend::{AnyRing, Backend, open_ring};
 use crate::appends::{Appends, LARGE_BYTES};
 use crate::board::Board;
 use crate::clients::{Load, drive};
-use crate::cores::{CLIENTS, DISK, Pinned};
+use crate::cores::{Cores, Pinned};
 use crate::device::{Device, Job, Plot};
 use crate::env::rss_bytes;
 use crate::floor::{self, Floor};
@@ -104,6 +104,7 @@ pub struct Rig<'a> {
     rows: Vec<&'static Row>,
     /// How long a slice was planned to take.
     each: Duration,
+    cores: Cores,
     device: Device<AnyRing>,
     direct: bool,
     floor: Option<Floor>,
@@ -133,7 +134,9 @@ impl<'a> Rig<'a> {
         let floor = rows.iter().any(|row| row.arm == Arm::Floor);
         let floor = floor.then(|| Floor::start(&dir.subdir("floor")?, clients)).transpose()?;
         let places = places(&rows, dir)?;
-        let mut plots = vec![Plot::prepare(&dir.subdir("device")?, 1, DEVICE_BYTES)?];
+        let raw = dir.subdir("device")?;
+        let cores = Cores::near(&raw);
+        let mut plots = vec![Plot::prepare(&raw, 1, DEVICE_BYTES)?];
         let files = rows.iter().find_map(|row| match row.arm {
             Arm::Direct(job) => Some(job.files),
             _ => None,
@@ -147,7 +150,7 @@ impl<'a> Rig<'a> {
         let direct = plots.iter().all(|plot| plot.direct);
         let fallback = fallback.map(|reason| reason.to_string());
         let board = Board::leaked(clients);
-        Ok(Self { rows, each, device, direct, floor, places, fallback, payload, board })
+        Ok(Self { rows, each, cores, device, direct, floor, places, fallback, payload, board })
     }
 
     /// The rows, in the order of the table.
@@ -188,14 +191,14 @@ impl<'a> Rig<'a> {
     }
 
     fn device(&mut self, job: &Job, time: Duration) -> Result<Sample> {
-        let _pinned = Pinned::to(DISK);
+        let _pinned = Pinned::to(self.cores.disk);
         self.device.run(job, time.mul_f64(WARM_UP))?;
         self.device.run(job, time.mul_f64(1.0 - WARM_UP))
     }
 
     fn floor(&self, row: &Row, time: Duration) -> Result<Sample> {
         let floor = self.floor.as_ref().context("the floor is not running")?;
-        let _pinned = Pinned::to(CLIENTS);
+        let _pinned = Pinned::to(self.cores.clients);
         drive(&mut floor.target(self.payload), &load(row, time, u64::MAX), self.board)
     }
 
@@ -210,7 +213,7 @@ impl<'a> Rig<'a> {
         }
         // Readying space is part of the slice, but not of what is measured.
         let time = time.saturating_sub(begin.elapsed()).max(time / 3);
-        let _pinned = Pinned::to(CLIENTS);
+        let _pinned = Pinned::to(self.cores.clients);
         let clients = row.in_flight as u32;
         let mut target = Appends::new(logs, clients, row.batch_bytes as usize, self.payload)?;
         let (before, resident) = (place.site.stats(), rss_bytes());

@@ -13,7 +13,7 @@ pub struct Config {
     pub dir: PathBuf,
     /// Shards: pinned threads with a ring and a journal each. Default: one per usable core.
     pub shards: usize,
-    /// Whether shards are pinned to cores. Default: yes.
+    /// Whether shards are pinned to cores, first to one that gets most of the disk's interrupts. Default: yes.
     pub pin: bool,
     /// Memory of one shard, in bytes: groups, tails, what the journal holds for the segments. Default 256 MiB.
     pub memory_bytes: usize,

@@ -16,7 +16,7 @@ use super::{PARTITIONS, TOPIC};
 use crate::board::Board;
 use crate::clients::{Acked, Load, Target, drive};
 use crate::clock::now_ms;
-use crate::cores::{CLIENTS, Pinned};
+use crate::cores::{Cores, Pinned};
 use crate::oracle::{Ack, Reporter, STAMP_BYTES, Stamp};
 use crate::payload::{Cursor, Payload};
 use crate::site::Site;
@@ -60,7 +60,7 @@ pub fn load(dir: &Path, payload: Option<&Path>) -> Result<()> {
         spin: Duration::ZERO,
         bytes_max: u64::MAX,
     };
-    let _pinned = Pinned::to(CLIENTS);
+    let _pinned = Pinned::to(Cores::near(dir).clients);
     drive(&mut target, &load, Board::leaked(PRODUCERS))?;
     Ok(())
 }

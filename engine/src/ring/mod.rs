@@ -8,6 +8,7 @@ mod call;
 mod enter;
 mod files;
 mod inflight;
+pub mod interrupts;
 pub mod limits;
 mod namespace;
 pub mod probe;

@@ -216,14 +216,19 @@ impl Drop for AlignedBytes {
     }
 }
 
-/// The device below `path`. A partition's facts are those of its whole disk.
-fn device(path: &Path) -> Option<Device> {
+/// Where `/sys` describes the device below `path`. For a partition, its whole disk.
+pub(super) fn device_directory(path: &Path) -> Option<PathBuf> {
     let number = fs::metadata(path).ok()?.dev();
     let link = format!("/sys/dev/block/{}:{}", libc::major(number), libc::minor(number));
     let mut directory = fs::canonicalize(link).ok()?;
     if directory.join("partition").exists() {
         directory.pop();
     }
+    Some(directory)
+}
+
+fn device(path: &Path) -> Option<Device> {
+    let directory = device_directory(path)?;
     let name = directory.file_name()?.to_string_lossy().into_owned();
     let fact = |name: &str| {
         let text = fs::read_to_string(directory.join(name)).ok()?;

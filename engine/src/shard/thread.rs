@@ -17,6 +17,7 @@ use crate::format::names;
 use crate::journal::Journal;
 use crate::limits::RING_ENTRIES;
 use crate::ring::backend::{AnyRing, Fallback, open_ring};
+use crate::ring::interrupts::cores_near;
 use crate::ring::{Ring, Wait};
 use crate::stats::ShardStats;
 
@@ -38,9 +39,10 @@ pub(crate) struct Plan {
     pub(crate) points: Arc<Points>,
 }
 
-/// The cores shards are pinned to; none if they are not.
+/// The cores shards are pinned to, in order of preference; none if they are not.
 pub(crate) fn cores(config: &Config) -> Vec<CoreId> {
-    if config.pin { core_affinity::get_core_ids().unwrap_or_default() } else { Vec::new() }
+    let cores = if config.pin { cores_near(&config.dir) } else { Vec::new() };
+    cores.into_iter().map(|id| CoreId { id }).collect()
 }
 
 /// What a shard got from the kernel: bytes registered with it, and why its ring is another than hoped for.
