@@ -4,7 +4,7 @@ use std::path::PathBuf;
 
 use crate::error::OpenError;
 pub use crate::ring::backend::Backend;
-use crate::types::{Durability, FlushPolicy, PartitionName, Prepare, WriteMode};
+use crate::types::{Durability, FlushPolicy, PartitionName, Prepare, Retention, WriteMode};
 
 /// How an engine is opened.
 #[derive(Clone, Debug)]
@@ -27,6 +27,8 @@ pub struct Config {
     pub index_interval_bytes: u32,
     /// The flush policy of partitions that set none. Default [`FlushPolicy::Group`].
     pub flush: FlushPolicy,
+    /// What is kept of partitions that set nothing of their own. Default: everything.
+    pub retention: Retention,
     /// Direct or through the page cache. Default: direct where the file system takes it.
     pub write_mode: Option<WriteMode>,
     /// How space is made ready. Default [`Prepare::Prezero`].
@@ -56,6 +58,7 @@ impl Config {
             roll_ms: 7 * 24 * 3600 * 1000,
             index_interval_bytes: 4096,
             flush: FlushPolicy::Group,
+            retention: Retention::default(),
             write_mode: None,
             prepare: Prepare::Prezero,
             durability: None,
@@ -91,6 +94,9 @@ impl Config {
             self.flush
         {
             return bad("flush", format!("{:?}", self.flush), "bounds above 0");
+        }
+        if self.retention.compact.is_some_and(|compact| compact.min_dirty_percent > 100) {
+            return bad("retention", format!("{:?}", self.retention), "percents up to 100");
         }
         Ok(())
     }

@@ -100,6 +100,7 @@ impl Engine {
             bounds: calibration.bounds(),
             global_flush: direct && plain && config.prepare == Prepare::Prezero,
             files_max: files_max(config.shards),
+            retention: config.retention,
         };
         let facts = Facts {
             file_system: fs,
@@ -125,6 +126,9 @@ impl Engine {
             points.set(point, recovered.recovery_point);
             if let Some(start) = recovered.stated_start() {
                 points.restore_start(recovered.identity.name.clone(), start);
+            }
+            if let Some(cleaned) = recovered.cleaned {
+                points.restore_cleaned(recovered.identity.name.clone(), cleaned);
             }
         }
         let mut shares: Vec<Vec<Recovered>> = (0..config.shards).map(|_| Vec::new()).collect();

@@ -191,8 +191,22 @@ pub enum ControlError {
         /// The next offset.
         end: Offset,
     },
-    /// Another truncation of the partition is under way.
-    #[error("the partition is being truncated")]
+    /// The bytes at the position are not a valid batch.
+    #[error("damage in segment {segment} at byte {pos}")]
+    Damaged {
+        /// The segment's base offset.
+        segment: Offset,
+        /// Where in the segment.
+        pos: u64,
+    },
+    /// A compaction was asked for, and the partition's retention has none.
+    #[error("the partition's retention has no compaction; set one first")]
+    NoCompaction,
+    /// A setting is out of its range.
+    #[error("out of range: {0}")]
+    Setting(&'static str),
+    /// A truncation, or another change of the same segments, is under way.
+    #[error("the partition is being changed; try again later")]
     Busy,
     /// The engine is closed.
     #[error("the engine is closed")]

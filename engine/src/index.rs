@@ -81,6 +81,11 @@ impl Index {
         }
     }
 
+    /// The latest timestamp of its batches, in milliseconds since the epoch; -1 if none has one.
+    pub(crate) fn latest_ms(&self) -> i64 {
+        self.newest.map_or(-1, |(timestamp, _)| timestamp)
+    }
+
     /// Adds the last time entry, as at a roll or a clean shutdown.
     pub(crate) fn finish(&mut self) {
         self.push_time();

@@ -167,6 +167,44 @@ pub const SEGMENT_IN_FLIGHT_BYTES_MAX: u64 = 16 * 1024 * 1024;
 const IN_FLIGHT_BYTES_MAX: usize =
     SEGMENT_IN_FLIGHT_BYTES_MAX as usize + 3 * crate::buffers::CHUNK_BYTES_MAX;
 
+// Retention and compaction.
+
+/// Time between two looks at what retention and compaction want done, in nanoseconds.
+pub const KEEP_INTERVAL_NS: u64 = 30_000_000_000;
+
+/// Deleted files of a shard that are being cut up and removed at once.
+pub const REMOVERS_MAX: usize = 1;
+
+/// A deleted file is cut shorter by so many bytes at a time: freeing a whole segment at once would hold up the file
+/// system's journal, and every flush that waits for it.
+pub const REMOVE_STEP_BYTES: u64 = 64 * 1024 * 1024;
+
+/// Time between two attempts to remove a deleted file, or to complete a swap, in nanoseconds.
+pub const KEEP_RETRY_NS: u64 = 1_000_000_000;
+
+/// Times that a deleted file is tried to be removed, and a swap to be completed, before it is left to the next opening.
+pub const REMOVE_ATTEMPTS_MAX: u32 = 3;
+
+/// Logs of a shard that are compacted at once.
+pub const COMPACTORS_MAX: usize = 1;
+
+/// Memory of the keys that one compaction knows, in bytes, beside the shard's own and only while it runs: a million
+/// keys. With more, several compactions see the log through.
+pub const COMPACTION_MAP_BYTES: usize = 32 * 1024 * 1024;
+
+/// Bytes that a compaction reads and writes in a second.
+pub const COMPACTION_BYTES_PER_SECOND: u64 = 64 * 1024 * 1024;
+
+/// Bytes that a compaction deals with in one turn of the shard, or one batch.
+pub const COMPACTION_PIECE_BYTES: u64 = 64 * 1024;
+
+/// Producers, and aborted transactions, that a compaction keeps in mind.
+pub const COMPACTION_TRANSACTIONS_MAX: usize = 65_536;
+
+/// The last batch of a producer that has written nothing for so long need not be kept, in milliseconds: Kafka's
+/// `producer.id.expiration.ms`.
+pub const PRODUCER_KEPT_MS: i64 = 24 * 3600 * 1000;
+
 const _: () = {
     assert!(GATHERED_BYTES_MAX <= crate::buffers::CHUNK_BYTES_MAX as u64);
     assert!(DIRECT_GATHER_BYTES <= crate::buffers::CHUNK_BYTES_MAX as u64);

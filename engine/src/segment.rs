@@ -78,6 +78,8 @@ pub(crate) struct Segment {
     pub(crate) rolled: bool,
     /// When its first batch came, by the engine's clock.
     pub(crate) first_ms: Option<i64>,
+    /// The time it counts as for retention, in milliseconds since the epoch.
+    pub(crate) newest_ms: i64,
 }
 
 /// What is known of a segment's file when it is opened.
@@ -130,6 +132,7 @@ impl Segment {
             rewriting: false,
             rolled: false,
             first_ms: None,
+            newest_ms: 0,
         }
     }
 

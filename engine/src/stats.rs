@@ -1,6 +1,8 @@
 //! What a shard counts, for its owner and for the benchmarks.
 
+use crate::error::Fault;
 use crate::ring::RingStats;
+use crate::types::{Offset, Retention};
 
 /// Counts of one shard since it was opened.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -33,6 +35,16 @@ pub struct ShardStats {
     pub memory_waits: u64,
     /// Times a group waited for room in the journal, or for memory.
     pub journal_waits: u64,
+    /// Segments deleted by retention or on demand, and replaced by compaction.
+    pub segments_deleted: u64,
+    /// Bytes of deleted and replaced files given back to the file system.
+    pub bytes_freed: u64,
+    /// Compactions that ended well.
+    pub compactions: u64,
+    /// Bytes of segments that compactions read through.
+    pub compacted_bytes: u64,
+    /// Failures of retention and compaction; nothing else depends on these.
+    pub keep_faults: u64,
     /// Failed operations.
     pub faults: u64,
     /// Bytes in the journal that segments do not have on stable storage yet.
@@ -51,4 +63,25 @@ impl ShardStats {
         let written = self.journal_bytes + self.segment_bytes;
         (self.batch_bytes > 0).then(|| written as f64 / self.batch_bytes as f64)
     }
+}
+
+/// What keeps a log as its retention says, and how that goes.
+#[derive(Clone, Copy, Debug, Default, PartialEq)]
+pub struct Keeping {
+    /// What is in force.
+    pub retention: Retention,
+    /// Whether that was set for this partition alone; else it is the engine's.
+    pub own: bool,
+    /// Compaction has seen everything before this offset.
+    pub compacted_to: Offset,
+    /// The part of what may be compacted that has not been, in percent; `None` without compaction.
+    pub dirty_percent: Option<u8>,
+    /// Segments deleted since the engine was opened.
+    pub segments_deleted: u64,
+    /// Bytes given back to the file system since then.
+    pub bytes_freed: u64,
+    /// Compactions since then.
+    pub compactions: u64,
+    /// What failed last, until all is well again.
+    pub fault: Option<Fault>,
 }

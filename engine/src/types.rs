@@ -235,3 +235,80 @@ pub struct Watermarks {
     /// One past the last offset appended: the next offset.
     pub dirty: Offset,
 }
+
+/// What is kept of a partition's log. The default keeps everything. Where several bounds are set, each works by itself:
+/// a record goes when any of them says so.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Retention {
+    /// Old segments go as long as the rest has at least this many bytes. `None`: no bound.
+    pub bytes: Option<u64>,
+    /// A segment goes when all in it is older than this many milliseconds. A batch's time is its latest timestamp, but
+    /// never later than the engine's clock was when it was appended, and that clock's time if it has no timestamp.
+    /// `None`: no bound.
+    pub ms: Option<u64>,
+    /// Compaction by key: of each key the newest record stays. `None`: none. Records without a key go.
+    pub compact: Option<Compaction>,
+}
+
+/// When a log is compacted, by Kafka's names where they exist. The default has Kafka's values.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Compaction {
+    /// Compact when at least this part of what may be compacted has not been yet, in percent, 0 to 100
+    /// (`min.cleanable.dirty.ratio`). Default 50.
+    pub min_dirty_percent: u8,
+    /// Segments with something younger than this many milliseconds are left alone (`min.compaction.lag.ms`).
+    /// Default 0.
+    pub min_lag_ms: u64,
+    /// Compact, whatever the dirty part, when something that was not compacted is older than this many milliseconds
+    /// (`max.compaction.lag.ms`); the active segment is rolled for it. Default `None`: no such bound.
+    pub max_lag_ms: Option<u64>,
+    /// How long a tombstone (a null value) stays once compaction has met it, in milliseconds
+    /// (`delete.retention.ms`): the time a reader has to go from the log's start to its end without missing one.
+    /// Default one day.
+    pub delete_retention_ms: u64,
+}
+
+impl Default for Compaction {
+    fn default() -> Self {
+        Self {
+            min_dirty_percent: 50,
+            min_lag_ms: 0,
+            max_lag_ms: None,
+            delete_retention_ms: 24 * 3600 * 1000,
+        }
+    }
+}
+
+/// What a compaction came to.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Compacted {
+    /// Everything before this offset has been compacted.
+    pub end: Offset,
+    /// Segments that were gone through.
+    pub segments_before: u64,
+    /// Segments that are in their place.
+    pub segments_after: u64,
+    /// Bytes of the former.
+    pub bytes_before: u64,
+    /// Bytes of the latter.
+    pub bytes_after: u64,
+    /// Records that are gone.
+    pub records_dropped: u64,
+    /// How many of them because they had no key.
+    pub records_without_key: u64,
+    /// Batches that stay as they were because their records can not be decoded.
+    pub batches_unreadable: u64,
+}
+
+/// A segment of a log, as an operator sees it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct SegmentInfo {
+    /// The offset of its first record, which compaction may have taken away.
+    pub base_offset: Offset,
+    /// Its length in bytes; `None` while that is not known.
+    pub bytes: Option<u64>,
+    /// The time it counts as for retention, in milliseconds since the epoch; `None` while that is not known.
+    pub newest_ms: Option<i64>,
+    /// Whether nothing is appended to it any more, and it is in its file for good.
+    pub sealed: bool,
+}

@@ -15,6 +15,7 @@ mod handles;
 mod idle;
 mod kafka_cross_check;
 mod kafka_directory;
+mod keep;
 mod mounts;
 mod partitions;
 mod policies;

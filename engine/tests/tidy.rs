@@ -45,7 +45,7 @@ const LAYERS: [(&str, &[&str]); 8] = [
     ("kernel", &["ring"]),
     ("settings", &["stats", "config"]),
     ("bytes", &["format", "index", "batch", "frontier", "files"]),
-    ("state of one file", &["window", "segment", "journal"]),
+    ("state of one file", &["window", "segment", "journal", "compaction"]),
     ("state of one partition", &["log", "recovery", "inspect"]),
     ("event loop", &["shard"]),
     ("surface", &["calibrate", "handle", "engine", "repair"]),
@@ -71,8 +71,8 @@ const GATES: [(&str, &[&str], &str); 3] = [
 ];
 
 /// Modules that compute: they see no file, no thread and no clock of the operating system.
-const PURE: [&str; 8] =
-    ["format", "index", "batch", "frontier", "window", "segment", "journal", "log"];
+const PURE: [&str; 9] =
+    ["format", "index", "batch", "frontier", "window", "segment", "journal", "compaction", "log"];
 
 /// What a module that computes never names.
 const WORLD: [&str; 7] =

@@ -4,9 +4,10 @@
 //! grew beyond a few MiB is given back.
 
 use std::cell::Cell;
-use std::io::{self, Read};
+use std::io::{self, Read, Write};
 
 use flate2::bufread::MultiGzDecoder;
+use flate2::write::GzEncoder;
 use thiserror::Error;
 use zstd::zstd_safe::{
     self, CCtx, CParameter, DCtx, DParameter, InBuffer, OutBuffer, ResetDirective,
@@ -89,6 +90,34 @@ pub(super) fn compress(
         SCRATCH.set(scratch);
     }
     compressed.map(|_| ())
+}
+
+/// Replaces what follows the first `header_bytes` of `bytes` by its form in `codec`, at the codec's default level: for
+/// batches that are written anew and keep the codec their producer chose.
+pub(crate) fn compress_as(
+    codec: Codec,
+    bytes: &mut Vec<u8>,
+    header_bytes: usize,
+) -> Result<(), CodecError> {
+    match codec {
+        Codec::None => Ok(()),
+        Codec::Lz4 => compress(Compression::Lz4, bytes, header_bytes),
+        Codec::Zstd => {
+            let level = zstd::DEFAULT_COMPRESSION_LEVEL;
+            compress(Compression::Zstd { level }, bytes, header_bytes)
+        }
+        Codec::Gzip => {
+            let records = bytes.split_off(header_bytes);
+            let mut encoder = GzEncoder::new(std::mem::take(bytes), flate2::Compression::default());
+            encoder.write_all(&records).map_err(CodecError::Gzip)?;
+            *bytes = encoder.finish().map_err(CodecError::Gzip)?;
+            Ok(())
+        }
+        Codec::Snappy => {
+            let records = bytes.split_off(header_bytes);
+            snappy::compress(&records, bytes)
+        }
+    }
 }
 
 /// Appends to `out`, which is empty, what `bytes` decompress to, if that is at most `max` bytes. `out`

@@ -19,6 +19,7 @@ mod validate;
 
 pub use builder::{BatchBuilder, Compression, Producer};
 pub use codec::CodecError;
+pub(crate) use codec::compress_as;
 pub use error::BatchError;
 pub use reader::{BatchView, Batches, Records, batches};
 pub use validate::{validate, validate_stored};

@@ -154,7 +154,8 @@ impl<'a> BatchView<'a> {
         })
     }
 
-    fn decompressed(&self, limits: &Limits) -> Result<&[u8], BatchError> {
+    /// The encoded records, decompressed.
+    pub(crate) fn decompressed(&self, limits: &Limits) -> Result<&[u8], BatchError> {
         let stored = &self.bytes[HEADER_BYTES..];
         if self.codec == Codec::None || self.header.record_count == 0 {
             return Ok(stored);

@@ -6,7 +6,7 @@
 //! | 0 | magic `RINGMAIN` | magic `RINGPART` |
 //! | 8 | version u32 = 1 | version u32 = 1 |
 //! | 12 | block size u32, in bytes | incarnation u64 |
-//! | 16 / 20 | zeros | relaxed u32: 1 if appends may be acknowledged before a flush |
+//! | 16 / 20 | zeros | u32: bit 0 relaxed, appends may be acknowledged before a flush; bit 1 compacted, with gaps |
 //! | 24 | zeros | suspect u32: 1 if a damaged journal group may have held bytes of it |
 //! | 28 | CRC-32C of the 28 bytes before u32 | CRC-32C of the 28 bytes before u32 |
 
@@ -77,6 +77,8 @@ pub struct PartitionMeta {
     pub relaxed: bool,
     /// Whether a damaged journal group may have held acknowledged bytes of it: it is read-only until it is repaired.
     pub suspect: bool,
+    /// Whether compaction may have taken records away: offsets may be missing anywhere in it.
+    pub compacted: bool,
 }
 
 impl PartitionMeta {
@@ -87,7 +89,7 @@ impl PartitionMeta {
     pub fn encode(&self) -> [u8; META_BYTES] {
         Writer::new(Self::MAGIC, VERSION)
             .put(self.incarnation.0.to_be_bytes())
-            .put(u32::from(self.relaxed).to_be_bytes())
+            .put((u32::from(self.relaxed) | u32::from(self.compacted) << 1).to_be_bytes())
             .put(u32::from(self.suspect).to_be_bytes())
             .finish()
     }
@@ -99,13 +101,14 @@ impl PartitionMeta {
     pub fn decode(bytes: &[u8]) -> Result<Self, FixedError> {
         let mut reader = Reader::<META_BYTES>::new(bytes, Self::MAGIC, VERSION)?;
         let incarnation = Incarnation(u64::from_be_bytes(reader.take()));
-        let relaxed = u32::from_be_bytes(reader.take());
+        let flags = u32::from_be_bytes(reader.take());
         let suspect = u32::from_be_bytes(reader.take());
         reader.finish()?;
-        if relaxed > 1 || suspect > 1 {
+        if flags > 3 || suspect > 1 {
             return Err(FixedError::Field("relaxed or suspect"));
         }
-        Ok(Self { incarnation, relaxed: relaxed == 1, suspect: suspect == 1 })
+        let (relaxed, compacted) = (flags & 1 != 0, flags & 2 != 0);
+        Ok(Self { incarnation, relaxed, suspect: suspect == 1, compacted })
     }
 }
 
@@ -179,6 +182,7 @@ mod tests {
         assert_eq!(directory.encode(), DIRECTORY);
         assert_eq!(DirectoryMeta::decode(&DIRECTORY), Ok(directory));
         let partition = PartitionMeta {
+            compacted: false,
             relaxed: false,
             suspect: false,
             incarnation: Incarnation(0x0123_4567_89ab_cdef),

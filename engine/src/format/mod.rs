@@ -12,5 +12,6 @@ pub mod index;
 pub mod meta;
 pub mod names;
 pub mod record;
+pub mod retention;
 pub mod seal;
 pub mod varint;

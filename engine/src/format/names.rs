@@ -18,10 +18,18 @@ pub const PARTITION: &str = "ringmain.partition";
 pub const RECOVERY_POINTS: &str = "recovery-point-offset-checkpoint";
 /// Kafka's log start offsets.
 pub const LOG_STARTS: &str = "log-start-offset-checkpoint";
+/// Kafka's cleaner: up to where logs were compacted.
+pub const CLEANED: &str = "cleaner-offset-checkpoint";
+/// What is kept of a partition, if that was set for it alone.
+pub const RETENTION: &str = "ringmain.retention";
 /// Kafka's leader epochs of a partition.
 pub const EPOCHS: &str = "leader-epoch-checkpoint";
 /// Behind the name of a file that is to be removed.
 pub const DELETED: &str = ".deleted";
+/// Behind the name of a segment that compaction is writing.
+pub const CLEANING: &str = ".cleaned";
+/// Behind the name of a file that takes the place of the one without it.
+pub const SWAP: &str = ".swap";
 /// Behind the name of a segment that recovery set aside: nothing in it was acknowledged.
 pub const VOID: &str = ".void";
 /// Ending of what a repair cut off.

@@ -10,7 +10,8 @@
 //! | 28 | next offset i64 |
 //! | 36 | length of the `.log` u64, in bytes |
 //! | 44 | CRC-32C of the whole `.log` u32 |
-//! | 48 | zeros |
+//! | 48 | newest i64: the time that the segment counts as for retention, in milliseconds; 0 for not known |
+//! | 56 | compacted u32: 1 if compaction wrote it |
 //! | 60 | CRC-32C of the 60 bytes before u32 |
 
 use super::fixed::{FIELDS_AT, FixedError, Reader, Writer};
@@ -22,7 +23,7 @@ pub const SEAL_BYTES: usize = 64;
 const MAGIC: [u8; 8] = *b"RINGSEAL";
 const VERSION: u32 = 1;
 
-const _: () = assert!(FIELDS_AT + 8 + 8 + 8 + 8 + 4 <= SEAL_BYTES - 4);
+const _: () = assert!(FIELDS_AT + 8 + 8 + 8 + 8 + 4 + 8 + 4 <= SEAL_BYTES - 4);
 
 /// A sealed segment's description.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -37,6 +38,10 @@ pub struct Seal {
     pub length: Pos,
     /// CRC-32C of the whole `.log` file.
     pub crc: u32,
+    /// The time that the segment counts as for retention, in milliseconds since the epoch; 0 for not known.
+    pub newest_ms: i64,
+    /// Whether compaction wrote it: no journal entry speaks of its bytes.
+    pub compacted: bool,
 }
 
 impl Seal {
@@ -53,6 +58,8 @@ impl Seal {
             .put(self.next_offset.get().to_be_bytes())
             .put(self.length.get().to_be_bytes())
             .put(self.crc.to_be_bytes())
+            .put(self.newest_ms.to_be_bytes())
+            .put(u32::from(self.compacted).to_be_bytes())
             .finish()
     }
 
@@ -67,7 +74,12 @@ impl Seal {
         let next_offset = i64::from_be_bytes(reader.take());
         let length = u64::from_be_bytes(reader.take());
         let crc = u32::from_be_bytes(reader.take());
+        let newest_ms = i64::from_be_bytes(reader.take());
+        let compacted = u32::from_be_bytes(reader.take());
         reader.finish()?;
+        if newest_ms < 0 || compacted > 1 {
+            return Err(FixedError::Field("newest or compacted"));
+        }
         if base_offset < 0 {
             return Err(FixedError::Field("base offset"));
         }
@@ -83,6 +95,8 @@ impl Seal {
             next_offset: Offset::new(next_offset),
             length: Pos::new(length),
             crc,
+            newest_ms,
+            compacted: compacted == 1,
         })
     }
 }
@@ -97,7 +111,8 @@ mod tests {
         0x01, 0x23, 0x45, 0x67, 0x89, 0xab, 0xcd, 0xef, // incarnation
         0, 0, 0, 0, 0, 0, 0x03, 0xe8, 0, 0, 0, 0, 0, 0, 0x05, 0xdc, // offsets
         0, 0, 0, 0, 0, 1, 0, 0, 0xe3, 0x06, 0x92, 0x83, // length, crc
-        0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0x6c, 0x96, 0x43, 0x1c,
+        0, 0, 0x01, 0x8b, 0xcf, 0xe5, 0x68, 0, 0, 0, 0, 1, // newest, compacted
+        0x50, 0xeb, 0x2a, 0x34,
     ];
 
     fn seal() -> Seal {
@@ -107,6 +122,8 @@ mod tests {
             next_offset: Offset::new(1500),
             length: Pos::new(65_536),
             crc: 0xe306_9283,
+            newest_ms: 1_700_000_000_000,
+            compacted: true,
         }
     }
 
@@ -144,7 +161,8 @@ mod tests {
             (20, 0x80, "base offset"),
             (28, 0x80, "next offset"),
             (36, 0x01, "length"),
-            (50, 0x01, "reserved"),
+            (48, 0x80, "newest or compacted"),
+            (58, 0x01, "newest or compacted"),
             (11, 0x00, "version"),
         ] {
             let mut bytes = GOLDEN;

@@ -84,29 +84,29 @@ pub fn write_varint(out: &mut Vec<u8>, value: i32) {
 const RUN_BYTES: usize = 4 * VARINT_BYTES_MAX + VARLONG_BYTES_MAX + 1;
 
 /// A short run of numbers, put together on the stack. Room for four varints, a varlong and a byte.
-pub(super) struct Run {
+pub(crate) struct Run {
     bytes: [u8; RUN_BYTES],
     len: usize,
 }
 
 impl Run {
-    pub(super) fn new() -> Self {
+    pub(crate) fn new() -> Self {
         Self { bytes: [0; RUN_BYTES], len: 0 }
     }
 
     #[inline]
-    pub(super) fn byte(&mut self, byte: u8) {
+    pub(crate) fn byte(&mut self, byte: u8) {
         self.bytes[self.len] = byte;
         self.len += 1;
     }
 
     #[inline]
-    pub(super) fn varint(&mut self, value: i32) {
+    pub(crate) fn varint(&mut self, value: i32) {
         self.unsigned(u64::from(zigzag(value)));
     }
 
     #[inline]
-    pub(super) fn varlong(&mut self, value: i64) {
+    pub(crate) fn varlong(&mut self, value: i64) {
         self.unsigned(zigzag_long(value));
     }
 
@@ -119,7 +119,7 @@ impl Run {
         self.byte(value as u8);
     }
 
-    pub(super) fn as_bytes(&self) -> &[u8] {
+    pub(crate) fn as_bytes(&self) -> &[u8] {
         &self.bytes[..self.len]
     }
 }

@@ -11,7 +11,8 @@ use crate::batch::{BatchView, Limits};
 use crate::error::OpenError;
 use crate::format::checkpoint::decode_epochs;
 use crate::format::meta::PartitionMeta;
-use crate::format::names;
+use crate::format::seal::Seal;
+use crate::format::{names, retention};
 use crate::limits::TORN_WINDOW_BYTES;
 use crate::types::{Incarnation, Offset};
 
@@ -73,7 +74,8 @@ pub(super) fn check(report: &mut VerifyReport, terms: &Terms<'_>) -> Result<(), 
     report.partitions += 1;
     let path = terms.dir.join(names::PARTITION);
     let meta = fixed_file(report, &path, PartitionMeta::decode)?;
-    let bases = segments(report, terms.dir)?;
+    let mut bases = segments(report, terms.dir)?;
+    unfinished(report, terms, &mut bases)?;
     let mut check = Check {
         report,
         terms,
@@ -101,6 +103,15 @@ fn segments(report: &mut VerifyReport, dir: &Path) -> Result<Vec<Offset>, OpenEr
                 }
             }
             Some(FileKind::Segment | FileKind::PartitionMeta | FileKind::Epochs) => {}
+            _ if name == names::RETENTION => {
+                fixed_file(report, &path, retention::decode)?;
+            }
+            _ if name.ends_with(names::CLEANING) || name.ends_with(names::DELETED) => {
+                report.note(&path, 0, "left by interrupted work; the next opening removes it");
+            }
+            _ if name.ends_with(names::SWAP) => {
+                report.note(&path, 0, "of a compaction; the next opening completes or removes it");
+            }
             _ if name.ends_with(names::CUT) => {
                 report.note(&path, 0, "kept by a repair, which cut it off");
             }
@@ -112,6 +123,33 @@ fn segments(report: &mut VerifyReport, dir: &Path) -> Result<Vec<Offset>, OpenEr
         }
     }
     Ok(bases)
+}
+
+/// Leaves out what is in the middle of a change that the next opening completes: segments that a deletion left before
+/// the log's start, and those whose place a compacted one is taking.
+fn unfinished(
+    report: &mut VerifyReport,
+    terms: &Terms<'_>,
+    bases: &mut Vec<Offset>,
+) -> Result<(), OpenError> {
+    let gone = bases.iter().skip(1).take_while(|next| **next <= terms.log_start).count();
+    for base in bases.drain(..gone) {
+        let path = terms.dir.join(names::segment(base));
+        report.note(&path, 0, "before the log's start; the next opening removes it");
+    }
+    for name in names_in(terms.dir)? {
+        let Some(base) = name.strip_suffix(names::SWAP).and_then(names::segment_base) else {
+            continue;
+        };
+        for seal in [names::seal(base) + names::SWAP, names::seal(base)] {
+            let seal = read_optional(&terms.dir.join(seal))?;
+            let seal = seal.and_then(|bytes| Seal::decode(&bytes).ok());
+            if let Some(seal) = seal.filter(|seal| seal.compacted) {
+                bases.retain(|other| *other < base || *other >= seal.next_offset);
+            }
+        }
+    }
+    Ok(())
 }
 
 /// Files that Kafka keeps beside segments and that are of no use here.
@@ -158,7 +196,7 @@ impl Check<'_, '_> {
         let runs = overlay_of(self.terms.overlay, self.incarnation, base);
         let end = runs.iter().map(|(pos, run)| pos + run.len() as u64).max().unwrap_or(0);
         // A sealed segment was flushed with all of them in it: a recovery leaves it alone, too.
-        let sealed = derived.seal().is_some_and(|seal| end <= seal.length.get());
+        let sealed = derived.seal().is_some_and(|seal| seal.compacted || end <= seal.length.get());
         let runs = if sealed { &[] } else { runs };
         let mut walker = Walker::open(path, self.terms.block, runs).map_err(io)?;
         let length = walker.length();

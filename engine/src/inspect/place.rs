@@ -51,7 +51,7 @@ pub(super) fn kind(name: &str) -> Option<FileKind> {
         names::META => FileKind::DirectoryMeta,
         names::JOURNALS => FileKind::JournalsMeta,
         names::PARTITION => FileKind::PartitionMeta,
-        names::RECOVERY_POINTS | names::LOG_STARTS => FileKind::Offsets,
+        names::RECOVERY_POINTS | names::LOG_STARTS | names::CLEANED => FileKind::Offsets,
         names::EPOCHS => FileKind::Epochs,
         _ if based(".log") => FileKind::Segment,
         _ if based(".index") => FileKind::Index,

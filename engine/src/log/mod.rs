@@ -19,6 +19,9 @@ use crate::segment::Segment;
 use crate::types::{FlushPolicy, Incarnation, Offset, PartitionName, Pos, Watermarks};
 use crate::window::NoMemory;
 
+use keep::Keep;
+
+pub(crate) mod keep;
 pub(crate) mod plan;
 
 /// Who is told how an append ended: a slot of the shard's acks.
@@ -76,6 +79,8 @@ pub(crate) struct Sealed {
     pub(crate) base: Offset,
     /// Its length in bytes, once it is known.
     pub(crate) end: Option<Pos>,
+    /// The time it counts as for retention, in milliseconds since the epoch, once it is known.
+    pub(crate) newest_ms: Option<i64>,
 }
 
 /// What does not change while a log is open.
@@ -172,6 +177,8 @@ pub(crate) struct Log {
     pub(crate) pointing: bool,
     /// Bytes appended since the recovery point was persisted.
     pub(crate) since_recovery_point: u64,
+    /// What is kept of it, and what keeps it so.
+    pub(crate) keep: Keep,
     /// When it was looked at last whether the recovery point can be brought forward, in monotonic nanoseconds.
     pub(crate) pointed_ns: Option<u64>,
 }
@@ -226,6 +233,7 @@ impl Log {
             recovery_point: next,
             pointing: false,
             since_recovery_point: 0,
+            keep: Keep::default(),
             pointed_ns: None,
         }
     }
@@ -233,6 +241,21 @@ impl Log {
     /// The partition's bounds now.
     pub(crate) fn watermarks(&self) -> Watermarks {
         Watermarks { log_start: self.log_start, durable: self.durable, dirty: self.next }
+    }
+
+    /// Lets the log begin at `offset`. Returns the segments that lie wholly before it, which are its own no more.
+    pub(crate) fn raise_start(&mut self, offset: Offset) -> Vec<Sealed> {
+        assert!(offset <= self.durable, "only what is durable is deleted");
+        self.log_start = self.log_start.max(offset);
+        let bases = self.sealed.iter().map(|s| s.base).chain([self.tail[0].base()]);
+        let gone = bases.skip(1).take_while(|next| *next <= self.log_start).count();
+        // Of the epochs before the start, the last one goes on behind it.
+        let before = self.epochs.partition_point(|(_, start)| *start <= self.log_start);
+        if before > 1 {
+            self.epochs.drain(..before - 1);
+            self.epochs_unsaved = true;
+        }
+        self.sealed.drain(..gone).collect()
     }
 
     /// Appends that wait for their ack.
@@ -332,6 +355,7 @@ impl Log {
         let last = base.plus(records - 1);
         let active = self.active();
         active.first_ms.get_or_insert(now_ms);
+        active.newest_ms = active.newest_ms.max(keep::counts_as(append.max_timestamp, now_ms));
         let pos = active.end();
         let max_timestamp = append.max_timestamp;
         active.index.push(Indexed { last, pos, bytes, max_timestamp });

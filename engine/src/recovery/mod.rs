@@ -29,6 +29,7 @@ mod partition;
 pub(crate) mod scan;
 mod seals;
 mod starts;
+mod swaps;
 
 pub use journals::JournalDamage;
 pub(crate) use partition::{Active, Recovered};
@@ -155,11 +156,10 @@ async fn sync<D: Disk>(disk: &D, dir: &Path) -> Result<(), OpenError> {
 }
 
 /// Files that Kafka or a file system keeps beside partitions: left alone.
-const NEIGHBOURS: [&str; 8] = [
+const NEIGHBOURS: [&str; 7] = [
     "lost+found",
     "meta.properties",
     "bootstrap.checkpoint",
-    "cleaner-offset-checkpoint",
     "replication-offset-checkpoint",
     ".kafka_cleanshutdown",
     names::CALIBRATION,
@@ -167,7 +167,8 @@ const NEIGHBOURS: [&str; 8] = [
 ];
 
 /// The engine's own files of a data directory, beside journals and the clean mark.
-const OWN: [&str; 4] = [names::META, names::JOURNALS, names::RECOVERY_POINTS, names::LOG_STARTS];
+const OWN: [&str; 5] =
+    [names::META, names::JOURNALS, names::RECOVERY_POINTS, names::LOG_STARTS, names::CLEANED];
 
 /// Whether a data directory may hold the name.
 pub(crate) fn is_known(name: &str) -> bool {
@@ -212,7 +213,7 @@ async fn list<D: Disk>(disk: &D, dir: &Path) -> Result<Listing, OpenError> {
     Ok(out)
 }
 
-fn fixed(path: &Path, error: FixedError) -> OpenError {
+pub(crate) fn fixed(path: &Path, error: FixedError) -> OpenError {
     match error {
         FixedError::NewerVersion { found, known } => OpenError::NewerFormat {
             path: path.to_path_buf(),
@@ -306,8 +307,10 @@ struct Known {
     relaxed: bool,
     foreign: bool,
     suspect: bool,
+    compacted: bool,
     recovery_point: Offset,
     log_start: Offset,
+    cleaned: Option<Offset>,
 }
 
 async fn identities<D: Disk>(
@@ -319,6 +322,7 @@ async fn identities<D: Disk>(
 ) -> Result<Vec<Known>, OpenError> {
     let points = offsets(disk, arena, &plan.dir.join(names::RECOVERY_POINTS)).await?;
     let starts = offsets(disk, arena, &plan.dir.join(names::LOG_STARTS)).await?;
+    let cleaned = offsets(disk, arena, &plan.dir.join(names::CLEANED)).await?;
     let reads = listing.partitions.iter().map(|name| {
         let path = plan.dir.join(name.to_string()).join(names::PARTITION);
         async move { (read(disk, arena, &path).await, path) }
@@ -334,7 +338,8 @@ async fn identities<D: Disk>(
         } else {
             // A directory that Kafka made: its acks came before a flush.
             let incarnation = Incarnation(random());
-            let meta = PartitionMeta { incarnation, relaxed: true, suspect: false };
+            let meta =
+                PartitionMeta { incarnation, relaxed: true, suspect: false, compacted: false };
             write_partition_meta(disk, arena, &dir, meta).await?;
             meta
         };
@@ -345,6 +350,8 @@ async fn identities<D: Disk>(
             relaxed: meta.relaxed,
             foreign,
             suspect: meta.suspect,
+            compacted: meta.compacted,
+            cleaned: cleaned.get(name).copied(),
             recovery_point: points.get(name).copied().unwrap_or_default(),
             log_start: starts.get(name).copied().unwrap_or_default(),
         });
@@ -425,7 +432,9 @@ async fn is_sealed<D: Disk>(
     let seal = read(disk, arena, &path).await?.and_then(|bytes| Seal::decode(&bytes).ok());
     let end = runs.iter().map(|(pos, bytes)| pos + bytes.len() as u64).max().unwrap_or(0);
     Ok(seal.is_some_and(|seal| {
-        seal.incarnation == incarnation && seal.base_offset == base && end <= seal.length.get()
+        // One that compaction wrote has other bytes at those places.
+        let all = seal.compacted || end <= seal.length.get();
+        seal.incarnation == incarnation && seal.base_offset == base && all
     }))
 }
 
@@ -444,6 +453,8 @@ async fn recover_all<D: Disk>(
             relaxed: known.relaxed,
             foreign: known.foreign,
             suspect: known.suspect,
+            compacted: known.compacted,
+            cleaned: known.cleaned,
             direct: plan.direct,
             clean,
         };
@@ -451,7 +462,8 @@ async fn recover_all<D: Disk>(
         async move {
             let relaxed = plan.flush != FlushPolicy::Group;
             let incarnation = known.identity.incarnation;
-            let meta = PartitionMeta { incarnation, relaxed, suspect: known.suspect };
+            let (suspect, compacted) = (known.suspect, known.compacted);
+            let meta = PartitionMeta { incarnation, relaxed, suspect, compacted };
             let recovery = Recovery { disk, arena, identity: known.identity, terms, home };
             let recovered = recovery.run().await;
             let recovered = recovered.map_err(|e| OpenError::io(&dir, "recovering", e))?;
@@ -477,7 +489,8 @@ async fn suspect<D: Disk>(
         let incarnation = partition.identity.incarnation;
         let named = replayed.all_suspect || replayed.suspects.contains(&incarnation);
         if named && !std::mem::replace(&mut partition.suspect, true) {
-            let meta = PartitionMeta { incarnation, relaxed: partition.relaxed, suspect: true };
+            let (relaxed, compacted) = (partition.relaxed, partition.compacted);
+            let meta = PartitionMeta { incarnation, relaxed, suspect: true, compacted };
             write_partition_meta(disk, arena, &partition.identity.dir, meta).await?;
         }
     }

@@ -20,6 +20,7 @@ use crate::types::{Offset, Pos};
 use super::images::{Home, Image, protect};
 use super::scan::{BatchScanner, Remainder, Scanned, remainder};
 use super::seals::{self, Found};
+use super::swaps;
 
 /// What recovery made of a partition.
 #[derive(Debug)]
@@ -42,6 +43,12 @@ pub(crate) struct Recovered {
     pub(crate) damage: Option<Damage>,
     /// A damaged journal group may have held some of its acknowledged bytes.
     pub(crate) suspect: bool,
+    /// Compaction may have left gaps in it.
+    pub(crate) compacted: bool,
+    /// Compaction has seen everything before this.
+    pub(crate) cleaned: Option<Offset>,
+    /// Segments that lie wholly before the log's start: what a deletion left behind.
+    pub(crate) stale: Vec<Offset>,
 }
 
 /// The active segment of a recovered partition.
@@ -92,6 +99,10 @@ pub(crate) struct Terms {
     pub(crate) foreign: bool,
     /// A damaged journal group may have held some of its acknowledged bytes: nothing is cut.
     pub(crate) suspect: bool,
+    /// Compaction may have left gaps in it.
+    pub(crate) compacted: bool,
+    /// Compaction has seen everything before this, its checkpoint says.
+    pub(crate) cleaned: Option<Offset>,
     pub(crate) direct: bool,
     /// The directory was closed cleanly: its journals were empty and nothing was in flight.
     pub(crate) clean: bool,
@@ -162,7 +173,10 @@ struct Walked {
 impl<D: Disk> Recovery<'_, D> {
     /// The recovery, to its end. Cuts torn tails; flushes what was accepted.
     pub(crate) async fn run(self) -> io::Result<Recovered> {
-        let bases = self.segments().await?;
+        let mut bases = self.segments().await?;
+        let log_start = self.terms.log_start;
+        let gone = bases.iter().skip(1).take_while(|next| **next <= log_start).count();
+        let stale: Vec<Offset> = bases.drain(..gone).collect();
         let point = self.terms.recovery_point;
         let first = bases.partition_point(|base| *base <= point).saturating_sub(1);
         let mut sealed: Vec<Sealed> = Vec::new();
@@ -183,7 +197,7 @@ impl<D: Disk> Recovery<'_, D> {
                 Verdict::Fine if !last || self.is_last_sealed(*base, &walked).await? => {
                     self.sync_and_close(walked.file).await?;
                     let end = Some(Pos::new(walked.end));
-                    sealed.push(Sealed { base: *base, end });
+                    sealed.push(Sealed { base: *base, end, newest_ms: None });
                     // The last one is appended to no more: its seal would say otherwise.
                     unsealed.extend((!last).then_some(*base));
                     next = walked.next;
@@ -204,6 +218,7 @@ impl<D: Disk> Recovery<'_, D> {
         };
         (out.scanned_bytes, out.epochs) = (scanned_bytes, epochs);
         out.damage = damage.or(out.damage);
+        out.stale = stale;
         Ok(out)
     }
 
@@ -229,7 +244,7 @@ impl<D: Disk> Recovery<'_, D> {
                     damage.get_or_insert(Damage { path, pos, offset: base, reason });
                 }
             }
-            sealed.push(Sealed { base, end });
+            sealed.push(Sealed { base, end, newest_ms: None });
         }
         Ok(damage)
     }
@@ -256,6 +271,9 @@ impl<D: Disk> Recovery<'_, D> {
             cut: None,
             damage: None,
             suspect: self.terms.suspect,
+            compacted: self.terms.compacted,
+            cleaned: self.terms.cleaned.map(|cleaned| cleaned.min(base)),
+            stale: Vec::new(),
         }
     }
 
@@ -309,12 +327,16 @@ impl<D: Disk> Recovery<'_, D> {
             cut,
             damage,
             suspect: self.terms.suspect,
+            compacted: self.terms.compacted,
+            cleaned: self.terms.cleaned.map(|cleaned| cleaned.min(walked.next)),
+            stale: Vec::new(),
         })
     }
 
     /// Base offsets of the partition's segments, in order. Leftovers of interrupted work are removed.
     async fn segments(&self) -> io::Result<Vec<Offset>> {
         let dir = &self.identity.dir;
+        swaps::settle(self.disk, self.arena, &self.identity).await?;
         let names = self.disk.run(Op::List { path: dir.clone() }).await?.into_names();
         let mut bases = Vec::new();
         for name in names {
@@ -354,8 +376,10 @@ impl<D: Disk> Recovery<'_, D> {
                 let Some((first, last)) = header.offsets() else { break };
                 // What was left of a failed tail is void from where the next segment begins.
                 void = following.is_some_and(|limit| first >= limit);
-                // Offsets are skipped only by compaction, which never touches an active segment.
-                let gap = first > next && end > from && following.is_none() && !self.terms.foreign;
+                // Offsets are skipped only by compaction, and in the active segment where a truncation made one of
+                // those it wrote the active one.
+                let complete = !(self.terms.foreign || self.terms.compacted);
+                let gap = first > next && end > from && following.is_none() && complete;
                 let far = last.get() - base.get() > i64::from(i32::MAX);
                 if void || first < next || gap || far {
                     break;

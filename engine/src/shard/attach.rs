@@ -4,19 +4,21 @@ use std::path::Path;
 
 use crate::command::{Disk, Op, OpenMode};
 use crate::error::{ControlError, Fault, OpenError};
-use crate::files::{open, read_at, sync_directory, write_small};
+use crate::files::{open, read_at, read_small, sync_directory, write_small};
 use crate::format::meta::PartitionMeta;
-use crate::format::names;
+use crate::format::{names, retention};
 use crate::index::Index;
 use crate::journal::LogId;
 use crate::local::join_bounded;
+use crate::log::keep::{Keep, counts_as};
 use crate::log::{Access, Identity, Log, Sealed};
 use crate::recovery::{Active, Recovered, write_partition_meta};
 use crate::segment::{Reopened, Segment};
-use crate::types::{FlushPolicy, Incarnation, Offset, PartitionName, Pos};
+use crate::types::{FlushPolicy, Incarnation, Offset, PartitionName, Pos, Retention};
 
 use super::Context;
 use super::flush::{count_flush, flush, until};
+use super::keep;
 use super::points::{self, save_epochs};
 use super::read::Syncing;
 use super::state::{Errand, State};
@@ -62,14 +64,24 @@ pub(crate) async fn attach(
     let dir = recovered.identity.dir.clone();
     let opened = reopen(cx, &recovered).await.map_err(|e| OpenError::io(&dir, "opening", e))?;
     let segment = opened.unwrap_or_else(|| roll_over(cx, &mut recovered));
+    let own = own_retention(cx, &dir).await?;
     let (id, rolled) = {
         let mut state = cx.state.borrow_mut();
         let id = LogId(state.logs.len() as u32);
         let identity = Identity { id, ..recovered.identity };
         let shape = state.settings.shape;
+        let default = state.settings.retention;
         let bounds = (recovered.log_start, recovered.next);
         let mut log = Log::new(identity, shape, policy, (recovered.sealed, segment), bounds);
         log.restore_epochs(recovered.epochs);
+        log.keep = Keep {
+            retention: own.unwrap_or(default),
+            own: own.is_some(),
+            compacted: recovered.compacted,
+            cleaned: recovered.cleaned.unwrap_or_default(),
+            stale: recovered.stale,
+            ..Keep::default()
+        };
         if recovered.damage.is_some() || recovered.suspect {
             log.access = Access::Damaged;
         }
@@ -81,7 +93,20 @@ pub(crate) async fn attach(
         // Its content is in the file for good; what is missing is only derived from it.
         cx.state.borrow_mut().errands.push_back(Errand::Reseal(id, base));
     }
+    keep::wake(cx, id);
     Ok(id)
+}
+
+/// What is kept of the partition, if that was set for it alone.
+async fn own_retention(cx: &Context, dir: &Path) -> Result<Option<Retention>, OpenError> {
+    let path = dir.join(names::RETENTION);
+    let read = read_small(&cx.disk, &cx.arena(), &path).await;
+    let Some(bytes) = read.map_err(|e| OpenError::io(&path, "reading", e))? else {
+        return Ok(None);
+    };
+    // The default might delete what was to be kept.
+    let decoded = retention::decode(&bytes);
+    decoded.map(Some).map_err(|error| crate::recovery::fixed(&path, error))
 }
 
 /// More partitions than there is memory for their last blocks: one that finds none begins a new segment, which needs
@@ -89,7 +114,7 @@ pub(crate) async fn attach(
 fn roll_over(cx: &Context, recovered: &mut Recovered) -> Segment {
     let shape = cx.state.borrow().settings.shape;
     let Active { base, end, .. } = recovered.active;
-    recovered.sealed.push(Sealed { base, end: Some(end) });
+    recovered.sealed.push(Sealed { base, end: Some(end), newest_ms: None });
     if recovered.damage.is_none() && !recovered.suspect {
         recovered.unsealed.push(base);
     }
@@ -108,6 +133,7 @@ async fn reopen(cx: &Context, recovered: &Recovered) -> std::io::Result<Option<S
     let was = Reopened { end: active.end, prepared: active.prepared };
     let mut segment = Segment::reopen(base, block, index, was);
     segment.entry_durable = active.exists;
+    segment.newest_ms = counts_as(active.index.latest_ms(), cx.state.borrow().time.wall_ms);
     if active.end == crate::types::Pos::ZERO {
         return Ok(Some(segment));
     }
@@ -166,7 +192,7 @@ pub(crate) async fn create(
         Err(error) => return Err(OpenError::io(&dir, "making the partition's directory", error)),
     }
     let relaxed = policy != FlushPolicy::Group;
-    let meta = PartitionMeta { incarnation, relaxed, suspect: false };
+    let meta = PartitionMeta { incarnation, relaxed, suspect: false, compacted: false };
     write_partition_meta(&cx.disk, &cx.arena(), &dir, meta).await?;
     let mut state = cx.state.borrow_mut();
     let id = LogId(state.logs.len() as u32);
@@ -174,9 +200,12 @@ pub(crate) async fn create(
     let index = Index::new(Offset::ZERO, shape.index_interval);
     let segment = Segment::new(Offset::ZERO, shape.block, index);
     let bounds = (Offset::ZERO, Offset::ZERO);
-    let log = Log::new(identity, shape, policy, (Vec::new(), segment), bounds);
+    let mut log = Log::new(identity, shape, policy, (Vec::new(), segment), bounds);
+    log.keep.retention = state.settings.retention;
     state.writes_plain |= relaxed;
     state.logs.push(Some(Box::new(log)));
+    drop(state);
+    keep::wake(cx, id);
     Ok(id)
 }
 
@@ -261,7 +290,8 @@ async fn write_relaxed(
     incarnation: Incarnation,
     relaxed: bool,
 ) -> Result<(), ControlError> {
-    let meta = PartitionMeta { incarnation, relaxed, suspect: false };
+    let compacted = cx.state.borrow_mut().log(id).is_some_and(|log| log.keep.compacted);
+    let meta = PartitionMeta { incarnation, relaxed, suspect: false, compacted };
     let _filing = Filing::begin(cx, id).await?;
     let written = write_partition_meta(&cx.disk, &cx.arena(), dir, meta).await;
     written.map_err(|error| match error {
@@ -350,6 +380,7 @@ pub(crate) async fn close_log(cx: &Context, id: LogId) -> Result<(), ControlErro
                 && log.writes_in_flight == 0
                 && log.readers == 0
                 && !log.pointing
+                && log.keep.is_idle()
                 && !log.tail[0].preparing
         })
     })

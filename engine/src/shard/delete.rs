@@ -95,6 +95,7 @@ async fn quiesce(cx: &Context, id: LogId) -> Result<(), ControlError> {
                 || log.flushing
                 || log.pointing
                 || log.sealing > 0
+                || !log.keep.is_idle()
                 || log.tail.iter().any(|segment| segment.preparing);
             if !busy {
                 return Ok(());

@@ -14,13 +14,17 @@ use crate::buffers::Arena;
 use crate::clock::Clock;
 use crate::command::{Completion, Op};
 use crate::error::Fault;
-use crate::limits::{EXECUTOR_BUDGET, PREPARERS_MAX, RESEALERS_MAX, WRITES_IN_FLIGHT_MAX};
+use crate::limits::{
+    COMPACTORS_MAX, EXECUTOR_BUDGET, PREPARERS_MAX, REMOVERS_MAX, RESEALERS_MAX,
+    WRITES_IN_FLIGHT_MAX,
+};
 use crate::local::Semaphore;
 use crate::ring::{Ring, Wait};
 use crate::types::Durability;
 
 pub(crate) mod attach;
 pub(crate) mod checkpoint;
+pub(crate) mod compact;
 pub(crate) mod delete;
 pub(crate) mod disk;
 pub(crate) mod driver;
@@ -29,13 +33,16 @@ pub(crate) mod flush;
 pub(crate) mod groups;
 pub(crate) mod idle;
 pub(crate) mod inbox;
+pub(crate) mod keep;
 mod memory;
 pub(crate) mod open_files;
 pub(crate) mod points;
 pub(crate) mod prepare;
 pub(crate) mod read;
+mod remove;
 pub(crate) mod seal;
 pub(crate) mod state;
+mod swap;
 pub(crate) mod thread;
 pub(crate) mod truncate;
 pub(crate) mod writes;
@@ -66,6 +73,10 @@ pub(crate) struct Context {
     pub(crate) preparers: Semaphore,
     /// Bounds how many sealed segments are read as a whole at once: a directory that Kafka made has many.
     pub(crate) resealers: Semaphore,
+    /// Bounds how many deleted files are cut up at once.
+    pub(crate) removers: Semaphore,
+    /// Bounds how many logs are compacted at once.
+    pub(crate) compactors: Semaphore,
 }
 
 impl Context {
@@ -101,8 +112,20 @@ impl<R: Ring, C: Clock> Shard<R, C> {
         let tasks = executor.spawner();
         let preparers = Semaphore::new(PREPARERS_MAX);
         let resealers = Semaphore::new(RESEALERS_MAX);
+        let removers = Semaphore::new(REMOVERS_MAX);
+        let compactors = Semaphore::new(COMPACTORS_MAX);
         let state = Rc::new(RefCell::new(state));
-        let cx = Context { state, disk, tasks, files, points, preparers, resealers };
+        let cx = Context {
+            state,
+            disk,
+            tasks,
+            files,
+            points,
+            preparers,
+            resealers,
+            removers,
+            compactors,
+        };
         Self { ring, clock, executor, cx, inbox, spin: Duration::ZERO }
     }
 
@@ -262,6 +285,7 @@ impl<R: Ring, C: Clock> Shard<R, C> {
                 Errand::Alarm(id) => self.spawn(flush::alarm(cx, id)),
                 Errand::Checkpoint => self.begin_checkpoint(),
                 Errand::Point(id) => self.spawn(points::advance(cx, id)),
+                Errand::Keep(id) => self.spawn(keep::look(cx, id)),
                 Errand::Age => self.spawn(checkpoint::age(cx)),
             }
         }

@@ -69,12 +69,20 @@ struct Table {
     slots: HashMap<Key, Slot>,
     /// Files that nobody uses, in the order in which they were let go of.
     idle: BTreeMap<u64, Key>,
+    /// Files that were forgotten while somebody used them.
+    lent: Vec<Key>,
     /// Files that are open or being opened, forgotten ones included.
     open: usize,
     ticks: u64,
 }
 
 impl Table {
+    /// One use of a forgotten file has ended.
+    fn give_back(&mut self, key: Key) {
+        let at = self.lent.iter().position(|lent| *lent == key).expect("it was lent");
+        self.lent.swap_remove(at);
+    }
+
     fn tick(&mut self) -> u64 {
         self.ticks += 1;
         self.ticks
@@ -110,6 +118,18 @@ impl OpenFiles {
         }
     }
 
+    /// Waits until nobody uses a file of the segment that was forgotten: its content may go then.
+    pub(crate) async fn released(&self, log: LogId, base: Offset) {
+        loop {
+            let changed = self.0.changed.notified();
+            let of = |key: &Key| (key.log, key.base) == (log, base);
+            if !self.0.table.borrow().lent.iter().any(of) {
+                return;
+            }
+            changed.await;
+        }
+    }
+
     /// Closes all files of a log, as soon as nobody uses them.
     pub(crate) fn forget_log(&self, log: LogId) {
         let mut table = self.0.table.borrow_mut();
@@ -126,12 +146,18 @@ impl OpenFiles {
     }
 
     fn forget_key(&self, table: &mut Table, key: Key) {
-        // Whoever is opening it finds its slot gone.
-        let Some(Slot::Open(opened)) = table.slots.remove(&key) else { return };
+        let opened = match table.slots.remove(&key) {
+            Some(Slot::Open(opened)) => opened,
+            // Whoever is opening it finds its slot gone.
+            Some(Slot::Opening(_)) => return table.lent.push(key),
+            None => return,
+        };
         opened.forgotten.set(true);
         if let Some(tick) = opened.idle.take() {
             table.idle.remove(&tick);
             self.close(table, &opened);
+        } else {
+            table.lent.push(key);
         }
     }
 
@@ -241,6 +267,8 @@ impl Drop for Opening<'_> {
         table.open -= 1;
         if self.is_current(&table) {
             table.slots.remove(&self.key);
+        } else {
+            table.give_back(self.key);
         }
         self.files.0.changed.notify();
     }
@@ -273,6 +301,7 @@ impl Drop for Lease {
         }
         let mut table = self.files.0.table.borrow_mut();
         if self.opened.forgotten.get() {
+            table.give_back(self.opened.key);
             self.files.close(&mut table, &self.opened);
             return;
         }

@@ -24,6 +24,9 @@ struct Table {
     /// First offsets that are not their first segment's: as recovery found them, without those of deleted partitions.
     starts: BTreeMap<PartitionName, Offset>,
     starts_changed: bool,
+    /// Up to where logs were compacted.
+    cleaned: BTreeMap<PartitionName, Offset>,
+    cleaned_changed: bool,
     /// A partition is gone, and the files may still speak of it.
     stale: bool,
 }
@@ -54,14 +57,53 @@ impl Points {
         self.lock().starts.insert(name, offset);
     }
 
+    /// The partition begins at `offset`, or where its first segment does. Returns what was said before.
+    pub(crate) fn set_start(&self, name: PartitionName, offset: Option<Offset>) -> Option<Offset> {
+        let mut table = self.lock();
+        let was = match offset {
+            Some(offset) => table.starts.insert(name, offset),
+            None => table.starts.remove(&name),
+        };
+        if was != offset {
+            (table.changed, table.starts_changed) = (true, true);
+        }
+        was
+    }
+
+    /// Compaction has seen all before `offset`, as its checkpoint says by now.
+    pub(crate) fn restore_cleaned(&self, name: PartitionName, offset: Offset) {
+        self.lock().cleaned.insert(name, offset);
+    }
+
+    /// Compaction has seen all before `offset`.
+    pub(crate) fn set_cleaned(&self, name: PartitionName, offset: Offset) {
+        let mut table = self.lock();
+        if table.cleaned.insert(name, offset) != Some(offset) {
+            (table.changed, table.cleaned_changed) = (true, true);
+        }
+    }
+
+    /// What was compacted behind `offset` is cut off.
+    pub(crate) fn lower_cleaned(&self, name: &PartitionName, offset: Offset) {
+        let mut table = self.lock();
+        if let Some(cleaned) = table.cleaned.get_mut(name)
+            && *cleaned > offset
+        {
+            *cleaned = offset;
+            (table.changed, table.cleaned_changed) = (true, true);
+        }
+    }
+
     /// The partition is gone.
     pub(crate) fn remove(&self, name: &PartitionName) {
         let mut table = self.lock();
         let point = table.points.remove(name).is_some();
         let start = table.starts.remove(name).is_some();
-        table.changed |= point || start;
+        let cleaned = table.cleaned.remove(name).is_some();
+        table.changed |= point || start || cleaned;
         table.starts_changed |= start;
-        table.stale |= point || start;
+        table.cleaned_changed |= cleaned;
+        table.stale |= point || start || cleaned;
     }
 
     /// Whether a checkpoint on disk may speak of a partition that is gone: to one made anew under its name.
@@ -95,6 +137,9 @@ impl Points {
         if table.starts_changed {
             texts.push((names::LOG_STARTS, entries(&table.starts)));
         }
+        if table.cleaned_changed {
+            texts.push((names::CLEANED, entries(&table.cleaned)));
+        }
         table.changed = false;
         table.writing = true;
         Some(texts)
@@ -109,6 +154,7 @@ impl Points {
         } else if !table.changed {
             table.stale = false;
             table.starts_changed = false;
+            table.cleaned_changed = false;
         }
     }
 }

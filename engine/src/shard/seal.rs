@@ -11,6 +11,7 @@ use crate::format::seal::Seal;
 use crate::index::{Index, Indexed};
 use crate::journal::LogId;
 use crate::local::Notified;
+use crate::log::keep::counts_as;
 use crate::log::{Log, Sealed};
 use crate::recovery::scan::{BatchScanner, FileReader, Scanned};
 use crate::types::{Offset, Pos};
@@ -21,6 +22,7 @@ use super::flush::{count_flush, until};
 use super::points::save_epochs;
 use super::prepare::{fence, wait_for_retry, write_when_space};
 use super::read::Reader;
+use super::state::Errand;
 use crate::files::{open, sync_directory, write_small};
 
 /// Seals a segment the log has rolled past.
@@ -51,9 +53,12 @@ async fn try_seal(cx: &Context, id: LogId, base: Offset) -> Result<(), ControlEr
         let next = following(log, base);
         let Some(segment) = log.segment(base) else { return Ok(()) };
         let Some(file) = segment.file else { unreachable!("a written segment is open") };
-        let end = segment.end();
+        let (end, newest_ms) = (segment.end(), segment.newest_ms);
         let (offsets, times) = segment.index.encode();
-        let seal = Seal { incarnation, base_offset: base, next_offset: next, length: end, crc };
+        let (base_offset, next_offset, length) = (base, next, end);
+        let compacted = false;
+        let seal =
+            Seal { incarnation, base_offset, next_offset, length, crc, newest_ms, compacted };
         let files = [
             (dir.join(names::index(base)), offsets),
             (dir.join(names::time_index(base)), times),
@@ -188,18 +193,23 @@ async fn retire_front(cx: &Context, id: LogId) -> Option<Notified> {
         while front(log) && log.tail[0].syncing == 0 {
             let Some(segment) = log.tail.pop_front() else { break };
             closing.extend(segment.file);
-            log.sealed.push(Sealed { base: segment.base(), end: Some(segment.end()) });
+            let (end, newest_ms) = (Some(segment.end()), Some(segment.newest_ms));
+            log.sealed.push(Sealed { base: segment.base(), end, newest_ms });
             // It was opened to be read while it was longer than its data.
             cx.files.forget(id, segment.base());
             // Not the active one: segments between may be rolled and not flushed.
             point = Some((log.identity.name.clone(), log.tail[0].base()));
         }
         let busy = front(log);
+        let keeps = log.keep.wants_looks() && point.is_some();
         if let Some((_, offset)) = &point {
             log.recovery_point = *offset;
             log.raise_durable(*offset);
         }
         state.files_open -= closing.len();
+        if keeps {
+            state.errand(Errand::Keep(id));
+        }
         state.settle(id);
         state.progress.notify();
         busy.then(|| state.progress.notified())
@@ -274,8 +284,21 @@ async fn try_reseal(cx: &Context, id: LogId, base: Offset) -> std::io::Result<()
     cx.disk.run(Op::Sync { file, data_only: false }).await?;
     cx.disk.run(Op::Close { file }).await?;
     let (offsets, times) = index.encode();
-    let seal =
-        Seal { incarnation, base_offset: base, next_offset: next, length: Pos::new(end), crc };
+    // When it was appended is not known; not later than now.
+    let newest_ms = counts_as(index.latest_ms(), cx.state.borrow().time.wall_ms);
+    let (base_offset, next_offset, length) = (base, next, Pos::new(end));
+    let compacted = false;
+    let seal = Seal { incarnation, base_offset, next_offset, length, crc, newest_ms, compacted };
+    // A deletion may have begun to set its files aside.
+    let Ok(_filing) = Filing::begin(cx, id).await else { return Ok(()) };
+    {
+        let mut state = cx.state.borrow_mut();
+        let Some(log) = state.log(id) else { return Ok(()) };
+        let Some(sealed) = log.sealed.iter_mut().find(|sealed| sealed.base == base) else {
+            return Ok(());
+        };
+        (sealed.end, sealed.newest_ms) = (Some(length), Some(newest_ms));
+    }
     write_small(&cx.disk, &arena, dir.join(names::index(base)), &offsets).await?;
     write_small(&cx.disk, &arena, dir.join(names::time_index(base)), &times).await?;
     write_small(&cx.disk, &arena, dir.join(names::seal(base)), &seal.encode()).await?;

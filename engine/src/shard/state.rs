@@ -20,7 +20,7 @@ use crate::log::plan::{Bounds, Step};
 use crate::log::{Access, Append, Ended, Log, Shape};
 use crate::segment::Segment;
 use crate::stats::ShardStats;
-use crate::types::{Durability, FlushPolicy, Offset, Pos, Prepare};
+use crate::types::{Durability, FlushPolicy, Offset, Pos, Prepare, Retention};
 use crate::window::NoMemory;
 
 use super::Context;
@@ -39,6 +39,8 @@ pub(crate) struct Settings {
     pub(crate) bounds: Bounds,
     /// Whether one device flush covers all overwrites of written extents (plain ext4 / XFS, direct, prezeroed).
     pub(crate) global_flush: bool,
+    /// What is kept of logs that set nothing of their own.
+    pub(crate) retention: Retention,
     /// Segment files open at once, of tails and to be read; idle ones are closed beyond.
     pub(crate) files_max: usize,
 }
@@ -72,6 +74,8 @@ pub(crate) enum Errand {
     Alarm(LogId),
     /// Bring a log's recovery point forward.
     Point(LogId),
+    /// Look at what is kept of a log.
+    Keep(LogId),
     /// Write journal groups back once they are old.
     Age,
 }
@@ -125,6 +129,8 @@ pub(crate) struct State {
     /// Whether a procedure watches the age of journal groups.
     pub(super) aging: bool,
     pub(crate) errands: VecDeque<Errand>,
+    /// Whether a procedure looks from time to time at what is kept.
+    pub(crate) keeping: bool,
     pub(crate) checkpointing: bool,
     /// Whether some log had a policy under which appends are written at once.
     pub(crate) writes_plain: bool,
@@ -180,6 +186,7 @@ impl State {
             pressure_ns: 0,
             aging: false,
             errands: VecDeque::new(),
+            keeping: false,
             checkpointing: false,
             writes_plain: false,
             files_open: 0,

@@ -13,6 +13,7 @@ use crate::format::names;
 use crate::index::{Index, Indexed};
 use crate::journal::{LogId, Reference};
 use crate::log::Access;
+use crate::log::keep::counts_as;
 use crate::recovery::scan::{BatchScanner, Scanned};
 use crate::segment::{Reopened, Segment};
 use crate::types::{Offset, Pos};
@@ -75,6 +76,12 @@ async fn run(cx: &Context, id: LogId, offset: Offset) -> Result<(), ControlError
     let (base, dir) = {
         let mut state = cx.state.borrow_mut();
         let Some(log) = state.log(id) else { return Err(ControlError::Closed) };
+        let marks = log.watermarks();
+        if offset < marks.log_start {
+            // Deleted meanwhile.
+            let (start, end) = (marks.log_start, marks.dirty);
+            return Err(ControlError::OutOfRange { asked: offset, start, end });
+        }
         if offset == log.watermarks().dirty {
             return Ok(());
         }
@@ -112,6 +119,7 @@ async fn quiesce(cx: &Context, id: LogId) -> Result<(), ControlError> {
             log.writes_in_flight == 0
                 && log.readers == 0
                 && !log.flushing
+                && log.keep.is_idle()
                 && !log.pointing
                 && log.waiting() == 0
                 && log.tail.len() == 1
@@ -132,21 +140,23 @@ async fn find(
     let mut index = Index::new(base, interval);
     let arena = cx.arena();
     let mut scanner = BatchScanner::new(&cx.disk, &arena, file, 0, length);
-    let mut end = 0;
+    let (mut end, mut next) = (0, base);
     while let Scanned::Batch(pos, header) = scanner.next().await? {
         let Some((first, last)) = header.offsets() else { break };
         if first >= offset {
             scanner.finish().await;
-            return Ok((first == offset).then_some((index, Pos::new(pos))));
+            // Offsets that compaction took away belong to no batch.
+            return Ok((next <= offset).then_some((index, Pos::new(pos))));
         }
         let bytes = header.batch_bytes() as u32;
         let max_timestamp = header.max_timestamp;
         index.push(Indexed { last, pos: Pos::new(pos), bytes, max_timestamp });
         end = pos + u64::from(bytes);
+        next = last.plus(1);
     }
     scanner.finish().await;
-    // The offset is where the next segment begins.
-    Ok(Some((index, Pos::new(end))))
+    // The offset is where the next segment begins, or behind what compaction left.
+    Ok((next <= offset).then_some((index, Pos::new(end))))
 }
 
 /// The recovery point comes down before anything is cut: recovery must not look behind the new end.
@@ -156,6 +166,8 @@ async fn lower_point(cx: &Context, id: LogId, offset: Offset) -> Result<(), Cont
         let Some(log) = state.log(id) else { return Err(ControlError::Closed) };
         log.recovery_point = log.recovery_point.min(offset);
         cx.points.set(log.identity.name.clone(), log.recovery_point);
+        cx.points.lower_cleaned(&log.identity.name, offset);
+        log.keep.cleaned = log.keep.cleaned.min(offset);
     }
     points::persist(cx).await.map_err(ControlError::Disk)
 }
@@ -169,8 +181,10 @@ async fn replace(
 ) -> Result<Vec<Offset>, ControlError> {
     let block = cx.state.borrow().settings.shape.block;
     let was = Reopened { end: cut, prepared: cut.ceil(block) };
+    let newest_ms = counts_as(index.latest_ms(), cx.state.borrow().time.wall_ms);
     let mut segment = Segment::reopen(base, block, index, was);
     segment.entry_durable = true;
+    segment.newest_ms = newest_ms;
     segment.file = Some(file);
     // Space is not prepared before the cut is done, and the journal keeps the image.
     segment.preparing = true;

@@ -10,6 +10,7 @@ mod faults;
 mod fenced;
 mod histories;
 mod journals;
+mod keep;
 mod memory;
 mod oracle;
 mod overload;

@@ -181,6 +181,7 @@ pub(super) fn draw(seed: u64) -> (Setup, SimOptions) {
     let setup = Setup {
         shards: 1,
         policy,
+        retention: crate::types::Retention::default(),
         direct,
         durability: if dsync { Durability::Dsync } else { Durability::Fdatasync },
         prepare,

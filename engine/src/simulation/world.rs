@@ -32,7 +32,8 @@ use crate::shard::points::Points;
 use crate::shard::state::{Parts, Settings};
 use crate::shard::{Context, Shard, attach, delete, driver};
 use crate::types::{
-    Durability, FlushPolicy, Incarnation, Isolation, Offset, PartitionName, Prepare, Watermarks,
+    Durability, FlushPolicy, Incarnation, Isolation, Offset, PartitionName, Prepare, Retention,
+    Watermarks,
 };
 
 /// Turns after which a wait is taken for a hang.
@@ -72,6 +73,7 @@ impl Place for SimDisk {
 pub(super) struct Setup {
     pub(super) shards: u32,
     pub(super) policy: FlushPolicy,
+    pub(super) retention: Retention,
     pub(super) direct: bool,
     pub(super) durability: Durability,
     pub(super) prepare: Prepare,
@@ -89,6 +91,7 @@ impl Default for Setup {
         Self {
             shards: 1,
             policy: FlushPolicy::Group,
+            retention: Retention::default(),
             direct: true,
             durability: Durability::Dsync,
             prepare: Prepare::Prezero,
@@ -192,6 +195,9 @@ impl<P: Place> World<P> {
             points.set(recovered.identity.name.clone(), recovered.recovery_point);
             if let Some(start) = recovered.stated_start() {
                 points.restore_start(recovered.identity.name.clone(), start);
+            }
+            if let Some(cleaned) = recovered.cleaned {
+                points.restore_cleaned(recovered.identity.name.clone(), cleaned);
             }
         }
         let mut nodes = Vec::new();
@@ -560,6 +566,7 @@ fn node<P: Place>(
     let executor = Executor::with_waker(ring.waker());
     let settings = Settings {
         files_max: 16,
+        retention: setup.retention,
         shape: opened.shape,
         prepare: setup.prepare,
         direct: setup.direct,

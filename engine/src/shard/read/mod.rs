@@ -11,6 +11,7 @@ use crate::limits::BATCH_BYTES_MAX;
 use crate::types::{Isolation, Offset, Pos};
 
 use super::Context;
+use super::keep::Glance;
 
 mod locate;
 mod source;
@@ -31,6 +32,34 @@ pub(crate) async fn read(
     isolation: Isolation,
 ) -> Result<Vec<u8>, ReadError> {
     let _reader = Reader::new(cx, id);
+    loop {
+        let glance = Glance::begin(cx, id, offset).await;
+        let read = read_once(cx, id, offset, (max_bytes, isolation)).await;
+        if glance.holds(cx, id) {
+            return read.map_err(|error| deleted(cx, id, (offset, isolation), error));
+        }
+    }
+}
+
+/// What failed because the segment was deleted meanwhile.
+fn deleted(
+    cx: &Context,
+    id: LogId,
+    (asked, isolation): (Offset, Isolation),
+    error: ReadError,
+) -> ReadError {
+    match locate(cx, id, asked, isolation) {
+        Err(gone @ ReadError::OutOfRange { start, .. }) if asked < start => gone,
+        _ => error,
+    }
+}
+
+async fn read_once(
+    cx: &Context,
+    id: LogId,
+    offset: Offset,
+    (max_bytes, isolation): (usize, Isolation),
+) -> Result<Vec<u8>, ReadError> {
     let mut out = Vec::new();
     let mut next = offset;
     loop {
