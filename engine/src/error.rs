@@ -126,7 +126,10 @@ pub enum Alteration {
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum ReadError {
     /// The offset is below the first one or above the isolation bound.
-    #[error("offset {asked} is out of range: {start} to {end} can be read")]
+    #[error(
+        "offset {asked} is out of range: the log can be read from {start} on and ends at {end}; begin at {start}, or \
+         wait at {end} for what comes"
+    )]
     OutOfRange {
         /// The offset asked for.
         asked: Offset,
@@ -153,6 +156,28 @@ pub enum ReadError {
         /// What became of it.
         what: Alteration,
     },
+    /// The reader has records of another history: another leader wrote after `epoch`, or its records were cut off.
+    #[error(
+        "the reader's epoch is not this log's: its history up to epoch {epoch} ends at {end}; drop what lies behind \
+         that, then go on from there"
+    )]
+    Diverged {
+        /// The largest epoch of the log that is not above the reader's.
+        epoch: i32,
+        /// Where that epoch ends in this log.
+        end: Offset,
+    },
+    /// The log was cut below the reader's position: what it has from `at` on is no longer the log's.
+    #[error(
+        "the log was cut back to {at} below the reader; drop what lies behind that, then go on from there"
+    )]
+    Truncated {
+        /// The lowest offset to which it was cut since.
+        at: Offset,
+    },
+    /// The partition was deleted, or is being deleted.
+    #[error("the partition was deleted")]
+    Deleted,
     /// The buffer is smaller than the one batch that holds the offset.
     #[error("the batch at the offset has {needed} bytes, the buffer {given}")]
     BufferTooSmall {
@@ -164,8 +189,8 @@ pub enum ReadError {
     /// The file could not be read.
     #[error(transparent)]
     Disk(Fault),
-    /// The shard's memory budget is used up; try again later.
-    #[error("overloaded: the shard's memory budget is used up; try again later")]
+    /// The shard's memory budget is used up, or as many fetches as it takes wait; try again later.
+    #[error("overloaded: the shard has no memory, or no place for another fetch; try again later")]
     Overloaded,
     /// The engine is closed.
     #[error("the engine is closed")]

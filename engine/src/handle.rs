@@ -13,6 +13,8 @@ use crate::shard::inbox::{AppendFuture, Appended, Inbox};
 use crate::shard::{Context, attach, flush, read, truncate};
 use crate::types::{FlushPolicy, Isolation, Offset, PartitionName, Watermarks};
 
+pub(crate) mod asked;
+pub(crate) mod fetch;
 mod keep;
 
 /// The way to a shard.

@@ -96,6 +96,11 @@ impl Index {
         floor(&self.offsets, self.base, offset)
     }
 
+    /// The last batch it has at `pos` or before it.
+    pub(crate) fn floor_pos(&self, pos: Pos) -> Pos {
+        floor_pos(&self.offsets, pos)
+    }
+
     /// Bytes on disk of `.index` and `.timeindex`.
     pub(crate) fn encode(&self) -> (Vec<u8>, Vec<u8>) {
         let offsets = self.offsets.iter().flat_map(|entry| entry.encode()).collect();
@@ -129,4 +134,21 @@ pub(crate) fn floor(entries: &[OffsetEntry], base: Offset, offset: Offset) -> Po
     let relative = offset.get() - base.get();
     let at = entries.partition_point(|entry| i64::from(entry.relative_offset) <= relative);
     at.checked_sub(1).map_or(Pos::ZERO, |at| entries[at].pos)
+}
+
+/// The last batch that these entries have at `pos` or before it; the segment's beginning if there is none.
+pub(crate) fn floor_pos(entries: &[OffsetEntry], pos: Pos) -> Pos {
+    let at = entries.partition_point(|entry| entry.pos <= pos);
+    at.checked_sub(1).map_or(Pos::ZERO, |at| entries[at].pos)
+}
+
+/// The entries of an index's bytes, up to the first that is none or out of order: what is good of a doubtful index
+/// still shortens the way.
+pub(crate) fn decode_prefix(bytes: &[u8]) -> Vec<OffsetEntry> {
+    let mut entries: Vec<OffsetEntry> = Vec::with_capacity(bytes.len() / 8);
+    for chunk in bytes.as_chunks::<8>().0 {
+        let Some(entry) = OffsetEntry::decode(*chunk, entries.last().copied()) else { break };
+        entries.push(entry);
+    }
+    entries
 }

@@ -152,6 +152,18 @@ pub const RESEALERS_MAX: usize = 1;
 /// Sealed segments of a partition that are looked at at once.
 pub const SEAL_CHECKS_IN_FLIGHT: usize = 8;
 
+/// Fetches of a shard that have not ended, whether they wait or read.
+pub const FETCHES_MAX: usize = 65_536;
+
+/// Most bytes one fetch is given, but for a batch that is larger: an answer is memory beside the shard's budget.
+pub const FETCH_BYTES_MAX: usize = 64 * 1024 * 1024;
+
+/// Bytes read at once to look at batches' headers: an index interval and a header behind it, in whole blocks.
+pub const HEADER_READ_BYTES: u64 = 8192;
+
+/// Places where a log's end was taken back that are told apart: older ones are told as if they had gone deeper.
+pub const CUTS_KEPT_MAX: usize = 64;
+
 /// Reads in flight ahead of a scan, of one chunk each.
 pub const READ_AHEAD: usize = 4;
 
@@ -212,4 +224,6 @@ const _: () = {
     assert!(GROUP_ENTRIES_MAX * 64 <= crate::buffers::CHUNK_BYTES_MAX);
     assert!(PREPARE_BYTES_MIN <= PREPARE_BYTES_MAX);
     assert!(READ_FILES_MIN < FILES_MIN && READ_FILES_MIN <= READ_FILES_MAX);
+    assert!(FETCH_BYTES_MAX >= BATCH_BYTES_MAX);
+    assert!(CUTS_KEPT_MAX > 1);
 };

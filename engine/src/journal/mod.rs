@@ -99,6 +99,11 @@ impl Journal {
         }
     }
 
+    /// Its epoch: no other opening of the directory has the same.
+    pub(crate) fn epoch(&self) -> u64 {
+        self.epoch
+    }
+
     /// The error that closed the journal, if one did.
     pub(crate) fn fault(&self) -> Option<Fault> {
         self.fault

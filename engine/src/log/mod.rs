@@ -21,8 +21,11 @@ use crate::window::NoMemory;
 
 use keep::Keep;
 
+pub(crate) mod history;
 pub(crate) mod keep;
 pub(crate) mod plan;
+
+use history::Cuts;
 
 /// Who is told how an append ended: a slot of the shard's acks.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -83,6 +86,17 @@ pub(crate) struct Sealed {
     pub(crate) newest_ms: Option<i64>,
 }
 
+/// Where an offset's bytes begin: or, at a segment's end, one past its last byte.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Mark {
+    /// The offset.
+    pub(crate) offset: Offset,
+    /// The segment's base.
+    pub(crate) segment: Offset,
+    /// The position in it.
+    pub(crate) pos: Pos,
+}
+
 /// What does not change while a log is open.
 #[derive(Clone, Debug)]
 pub(crate) struct Identity {
@@ -141,9 +155,21 @@ pub(crate) struct Log {
     /// Segments that are not all in their files for good; the last one is active.
     pub(crate) tail: VecDeque<Segment>,
     next: Offset,
-    durable: Offset,
+    durable: Mark,
     log_start: Offset,
     epoch: i32,
+    /// Bytes appended since the log was opened.
+    appended_bytes: u64,
+    /// Where its end was taken back.
+    pub(crate) taken_back: Cuts,
+    /// Fetches that wait for this log to move.
+    pub(crate) watchers: u32,
+    /// How often its end was taken back, and where it begins, as the fetches that wait know it.
+    pub(crate) told: (u64, Offset),
+    /// Whether the shard has it in its queue of logs that have moved under fetches.
+    pub(crate) moved: bool,
+    /// Whether reads that begin wait: a truncation waits for the last one under way.
+    pub(crate) barred: bool,
     /// Leader epochs and the offset each began at.
     pub(crate) epochs: Vec<(i32, Offset)>,
     /// Whether they have changed since they were written to the partition's checkpoint.
@@ -205,6 +231,7 @@ impl Log {
     ) -> Self {
         let (log_start, next) = bounds;
         assert!(log_start <= next, "a log starts before it ends");
+        let durable = Mark { offset: next, segment: active.base(), pos: active.end() };
         Self {
             identity,
             shape,
@@ -213,9 +240,15 @@ impl Log {
             sealed,
             tail: VecDeque::from([active]),
             next,
-            durable: next,
+            durable,
             log_start,
             epoch: 0,
+            appended_bytes: 0,
+            taken_back: Cuts::default(),
+            watchers: 0,
+            told: (0, log_start),
+            moved: false,
+            barred: false,
             epochs: Vec::new(),
             epochs_unsaved: false,
             waiting: VecDeque::new(),
@@ -240,12 +273,39 @@ impl Log {
 
     /// The partition's bounds now.
     pub(crate) fn watermarks(&self) -> Watermarks {
-        Watermarks { log_start: self.log_start, durable: self.durable, dirty: self.next }
+        Watermarks { log_start: self.log_start, durable: self.durable.offset, dirty: self.next }
+    }
+
+    /// Where its durable records end.
+    pub(crate) fn durable_end(&self) -> Mark {
+        self.durable
+    }
+
+    /// Where its records end.
+    pub(crate) fn end(&self) -> Mark {
+        let active = self.tail.back().expect("a log has an active segment");
+        Mark { offset: self.next, segment: active.base(), pos: active.end() }
+    }
+
+    /// Bytes appended since the log was opened, up to a mark that lies in the tail.
+    pub(crate) fn bytes_before(&self, mark: Mark) -> u64 {
+        let behind = |segment: &Segment| {
+            let begin = if segment.base() == mark.segment { mark.pos } else { Pos::ZERO };
+            segment.end().since(begin)
+        };
+        let later = self.tail.iter().filter(|segment| segment.base() >= mark.segment);
+        // What was there before counts as less than nothing: the numbers are only compared.
+        self.appended_bytes.wrapping_sub(later.map(behind).sum())
+    }
+
+    /// The newest leader's epoch.
+    pub(crate) fn epoch(&self) -> i32 {
+        self.epoch
     }
 
     /// Lets the log begin at `offset`. Returns the segments that lie wholly before it, which are its own no more.
     pub(crate) fn raise_start(&mut self, offset: Offset) -> Vec<Sealed> {
-        assert!(offset <= self.durable, "only what is durable is deleted");
+        assert!(offset <= self.durable.offset, "only what is durable is deleted");
         self.log_start = self.log_start.max(offset);
         let bases = self.sealed.iter().map(|s| s.base).chain([self.tail[0].base()]);
         let gone = bases.skip(1).take_while(|next| *next <= self.log_start).count();
@@ -363,6 +423,7 @@ impl Log {
         active.append(append.bytes, append.crc, (base, epoch));
         let (segment, end) = (active.base(), active.end());
         self.next = last.plus(1);
+        self.appended_bytes = self.appended_bytes.wrapping_add(bytes.into());
         self.since_recovery_point += u64::from(bytes);
         self.unflushed.bytes += u64::from(bytes);
         self.unflushed.messages += u64::from(records);
@@ -408,7 +469,8 @@ impl Log {
             }
             let Some(done) = self.waiting.pop_front() else { break };
             if done.need == Need::Durable {
-                self.durable = self.durable.max(done.next);
+                let Waiting { next: offset, segment, end: pos, .. } = done;
+                self.raise_durable(Mark { offset, segment, pos });
             }
             let last = Offset::new(done.next.get() - 1);
             ended(Ended {
@@ -451,10 +513,12 @@ impl Log {
         }
     }
 
-    /// All records before `offset` are on stable storage, by a flush.
-    pub(crate) fn raise_durable(&mut self, offset: Offset) {
-        assert!(offset <= self.next, "only what was appended becomes durable");
-        self.durable = self.durable.max(offset);
+    /// All records before the mark are on stable storage.
+    pub(crate) fn raise_durable(&mut self, mark: Mark) {
+        assert!(mark.offset <= self.next, "only what was appended becomes durable");
+        if mark.offset > self.durable.offset {
+            self.durable = mark;
+        }
     }
 
     /// Closes the log for appends after a fault and ends every waiting append with its outcome unknown.
@@ -489,6 +553,9 @@ impl Log {
             active.index.truncate(start, base);
             active.forget_from(start);
             self.next = base;
+            self.appended_bytes = self.appended_bytes.wrapping_sub(end.since(start));
+            // Nobody was told that they are in the log, but a reader may have seen them.
+            self.taken_back.record(base);
             self.epochs.retain(|(_, start)| *start < base);
             self.epochs_unsaved = true;
             let Some(gone) = self.waiting.pop_back() else { break };
@@ -499,7 +566,10 @@ impl Log {
     /// Cuts the log's end back to `next`, where the active segment now ends; what waited above is ended.
     pub(crate) fn cut(&mut self, next: Offset, mut ended: impl FnMut(Ended)) {
         self.next = next;
-        self.durable = self.durable.min(next);
+        self.taken_back.record(next);
+        if next < self.durable.offset {
+            self.durable = self.end();
+        }
         self.recovery_point = self.recovery_point.min(next);
         self.epochs.retain(|(_, start)| *start < next);
         self.epochs_unsaved = true;

@@ -474,6 +474,7 @@ pub(crate) async fn close_all(cx: Context) -> Result<(), ControlError> {
     let ids: Vec<LogId> = {
         let mut state = cx.state.borrow_mut();
         state.closing = true;
+        state.wake_fetches_of(None);
         state.progress.notify();
         state.logs.iter().flatten().map(|log| log.identity.id).collect()
     };

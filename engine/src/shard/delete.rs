@@ -114,6 +114,7 @@ fn forget(cx: &Context, id: LogId) -> Vec<FileHandle> {
     log.end_waiting(&AppendError::Truncated, |ended| tell(&inbox, ended));
     let files: Vec<FileHandle> = log.tail.iter().filter_map(|segment| segment.file).collect();
     state.files_open -= files.len();
+    state.wake_fetches_of(Some(id));
     state.progress.notify();
     files
 }

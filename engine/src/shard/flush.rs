@@ -77,7 +77,7 @@ pub(crate) async fn flush(cx: &Context, id: LogId) -> Result<(), ControlError> {
         log.unflushed = Unflushed::default();
     }
     // Under `group` too: an append acknowledged before a switch raises no watermark by itself.
-    let result = flush_segments(cx, id, target).await;
+    let result = flush_segments(cx, id).await;
     let mut state = cx.state.borrow_mut();
     if let Some(log) = state.log(id) {
         log.flushing = false;
@@ -87,17 +87,19 @@ pub(crate) async fn flush(cx: &Context, id: LogId) -> Result<(), ControlError> {
     result
 }
 
-async fn flush_segments(cx: &Context, id: LogId, target: Offset) -> Result<(), ControlError> {
-    let ends: Vec<(Offset, Pos)> = match cx.state.borrow_mut().log(id) {
-        Some(log) => log.tail.iter().map(|segment| (segment.base(), segment.end())).collect(),
-        None => return Err(ControlError::Closed),
+async fn flush_segments(cx: &Context, id: LogId) -> Result<(), ControlError> {
+    let (end, ends) = {
+        let mut state = cx.state.borrow_mut();
+        let Some(log) = state.log(id) else { return Err(ControlError::Closed) };
+        let ends = log.tail.iter().map(|segment| (segment.base(), segment.end()));
+        (log.end(), ends.collect::<Vec<(Offset, Pos)>>())
     };
     for (base, end) in ends {
         flush_segment(cx, id, base, end).await?;
     }
     let mut state = cx.state.borrow_mut();
     if let Some(log) = state.log(id) {
-        log.raise_durable(target);
+        log.raise_durable(end);
     }
     state.settle(id);
     Ok(())

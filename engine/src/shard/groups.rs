@@ -310,7 +310,7 @@ impl State {
         }
         let inbox = &self.inbox;
         let logs = &mut self.logs;
-        let work = &mut self.work;
+        let (work, fetches) = (&mut self.work, &mut self.fetches);
         self.journal.landed(sequence, |reference| {
             let Some(log) = logs[reference.log.0 as usize].as_deref_mut() else { return };
             let Some(segment) = log.segment(reference.segment) else { return };
@@ -319,6 +319,7 @@ impl State {
                 segment.durable.finish(reference.start, reference.end);
             }
             log.settle(|ended| tell(inbox, ended));
+            fetches.note(log);
             if !log.queued {
                 log.queued = true;
                 work.push_back(reference.log);

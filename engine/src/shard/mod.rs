@@ -29,6 +29,7 @@ pub(crate) mod delete;
 pub(crate) mod disk;
 pub(crate) mod driver;
 pub(crate) mod executor;
+pub(crate) mod fetch;
 pub(crate) mod flush;
 pub(crate) mod groups;
 pub(crate) mod idle;
@@ -150,7 +151,9 @@ impl<R: Ring, C: Clock> Shard<R, C> {
             let mut state = self.cx.state.borrow_mut();
             state.time = now(&self.clock);
             state.stats.ring = self.ring.stats();
-            state.take_mail()
+            let calls = state.take_mail();
+            state.wake_fetches();
+            calls
         };
         for call in calls {
             drop(self.executor.spawn(call(self.cx.clone())));
@@ -173,6 +176,7 @@ impl<R: Ring, C: Clock> Shard<R, C> {
         !state.may_admit_now()
             && !self.executor.has_ready()
             && state.errands.is_empty()
+            && state.fetches.are_quiet()
             && (state.ops.is_empty() && !self.cx.disk.has_queued() || self.is_full())
     }
 

@@ -104,6 +104,7 @@ async fn wait_for_space(cx: &Context, id: LogId, fault: Fault) {
             log.take_back(&AppendError::DiskFull, |ended| tell(&inbox, ended));
         }
     }
+    cx.state.borrow_mut().note_moved(id);
     let now = cx.state.borrow().time.ns;
     cx.tasks.sleep_until(now + FULL_RETRY_NS).await;
     if let Some(log) = cx.state.borrow_mut().log(id) {

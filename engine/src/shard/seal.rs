@@ -12,7 +12,7 @@ use crate::index::{Index, Indexed};
 use crate::journal::LogId;
 use crate::local::Notified;
 use crate::log::keep::counts_as;
-use crate::log::{Log, Sealed};
+use crate::log::{Log, Mark, Sealed};
 use crate::recovery::scan::{BatchScanner, FileReader, Scanned};
 use crate::types::{Offset, Pos};
 
@@ -204,7 +204,7 @@ async fn retire_front(cx: &Context, id: LogId) -> Option<Notified> {
         let keeps = log.keep.wants_looks() && point.is_some();
         if let Some((_, offset)) = &point {
             log.recovery_point = *offset;
-            log.raise_durable(*offset);
+            log.raise_durable(Mark { offset: *offset, segment: *offset, pos: Pos::ZERO });
         }
         state.files_open -= closing.len();
         if keeps {

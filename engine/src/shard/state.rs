@@ -24,6 +24,7 @@ use crate::types::{Durability, FlushPolicy, Offset, Pos, Prepare, Retention};
 use crate::window::NoMemory;
 
 use super::Context;
+use super::fetch::waiters::Waiters;
 use super::groups::{Chosen, Forced};
 use super::inbox::{Arrivals, Body, Call, Inbox, Request};
 use super::writes::{InFlight, Writes};
@@ -136,6 +137,8 @@ pub(crate) struct State {
     pub(crate) writes_plain: bool,
     /// Segment files of tails that are open.
     pub(crate) files_open: usize,
+    /// Fetches, and those that wait.
+    pub(crate) fetches: Waiters,
     /// Signalled when a write, a group or a flush ended: procedures look again.
     pub(crate) progress: Rc<Notify>,
     pub(crate) time: Time,
@@ -190,6 +193,7 @@ impl State {
             checkpointing: false,
             writes_plain: false,
             files_open: 0,
+            fetches: Waiters::default(),
             progress: Rc::new(Notify::new()),
             time: Time::default(),
             stats: ShardStats::default(),
@@ -332,6 +336,7 @@ impl State {
         let Some(log) = self.logs.get_mut(id.0 as usize).and_then(Option::as_deref_mut) else {
             return;
         };
+        self.fetches.note(log);
         if !log.queued {
             log.queued = true;
             self.work.push_back(id);
@@ -529,6 +534,7 @@ impl State {
         if let Some(log) = self.log(id) {
             log.settle(|ended| tell(&inbox, ended));
         }
+        self.note_moved(id);
     }
 }
 

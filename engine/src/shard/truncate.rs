@@ -72,7 +72,7 @@ fn begin(cx: &Context, id: LogId, offset: Offset) -> Result<(), ControlError> {
 async fn run(cx: &Context, id: LogId, offset: Offset) -> Result<(), ControlError> {
     let io = |error: io::Error| ControlError::Disk(Fault::new("truncating", &error));
     checkpoint_log(cx, id).await?;
-    quiesce(cx, id).await?;
+    quiesce(cx, id, false).await?;
     let (base, dir) = {
         let mut state = cx.state.borrow_mut();
         let Some(log) = state.log(id) else { return Err(ControlError::Closed) };
@@ -112,12 +112,12 @@ async fn run(cx: &Context, id: LogId, offset: Offset) -> Result<(), ControlError
     rewrite(cx, id, base, (file, cut)).await.map_err(io)
 }
 
-/// Waits until nothing of the log is on its way, and nobody reads its files.
-async fn quiesce(cx: &Context, id: LogId) -> Result<(), ControlError> {
+/// Waits until nothing of the log is on its way and, with `alone`, nobody reads its files.
+async fn quiesce(cx: &Context, id: LogId, alone: bool) -> Result<(), ControlError> {
     until(cx, id, |state| {
         state.log(id).is_none_or(|log| {
             log.writes_in_flight == 0
-                && log.readers == 0
+                && (log.readers == 0 || !alone)
                 && !log.flushing
                 && log.keep.is_idle()
                 && !log.pointing
@@ -127,6 +127,31 @@ async fn quiesce(cx: &Context, id: LogId) -> Result<(), ControlError> {
         })
     })
     .await
+}
+
+/// While it is there, fetches that begin wait.
+struct Bar<'a>(&'a Context, LogId);
+
+impl<'a> Bar<'a> {
+    fn begin(cx: &'a Context, id: LogId) -> Self {
+        let bar = Self(cx, id);
+        bar.set(true);
+        bar
+    }
+
+    fn set(&self, barred: bool) {
+        let mut state = self.0.state.borrow_mut();
+        if let Some(log) = state.log(self.1) {
+            log.barred = barred;
+        }
+        state.progress.notify();
+    }
+}
+
+impl Drop for Bar<'_> {
+    fn drop(&mut self) {
+        self.set(false);
+    }
 }
 
 /// Walks the segment to the batch that begins at `offset`. `None` if none does.
@@ -200,8 +225,10 @@ async fn replace(
         segment.window.reserve(&arena, bytes).map_err(|_| no_memory())?;
         segment.window.append(&tail[..bytes]);
     }
-    // Reads and checkpoints may have begun meanwhile: nothing runs between this look and the exchange.
-    quiesce(cx, id).await?;
+    // Reads and checkpoints may have begun meanwhile: nothing runs between this look and the exchange. There is an end
+    // to the reads, because those that begin now wait.
+    let bar = Bar::begin(cx, id);
+    quiesce(cx, id, true).await?;
     let (later, closing) = {
         let mut state = cx.state.borrow_mut();
         let inbox = state.inbox.clone();
@@ -221,11 +248,13 @@ async fn replace(
         // What stays is flushed, what goes is void: no group is needed for either.
         state.journal.void(id);
         state.files_open = state.files_open + 1 - closing.len();
+        state.note_moved(id);
         (later, closing)
     };
     for base in later.iter().chain([&base]) {
         cx.files.forget(id, *base);
     }
+    drop(bar);
     for file in closing {
         drop(cx.disk.run(Op::Close { file }).await);
     }

@@ -8,6 +8,7 @@ mod crash;
 mod defect;
 mod faults;
 mod fenced;
+mod fetches;
 mod histories;
 mod journals;
 mod keep;

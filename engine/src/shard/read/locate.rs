@@ -2,9 +2,8 @@
 
 use crate::error::ReadError;
 use crate::files::read_small;
-use crate::format::index::OffsetEntry;
 use crate::format::names;
-use crate::index::floor;
+use crate::index::{decode_prefix, floor};
 use crate::journal::LogId;
 use crate::segment::Segment;
 use crate::shard::{Context, open_files};
@@ -112,14 +111,7 @@ pub(crate) async fn seek(
     };
     let index = dir.join(names::index(place.base));
     let bytes = read_small(&cx.disk, &cx.arena(), &index).await.map_err(disk_error)?;
-    let bytes = bytes.unwrap_or_default();
-    let mut entries: Vec<OffsetEntry> = Vec::with_capacity(bytes.len() / 8);
-    for chunk in bytes.chunks_exact(8) {
-        let Ok(chunk) = <[u8; 8]>::try_from(chunk) else { break };
-        // A doubtful index is no evidence: what is good of it still shortens the way.
-        let Some(entry) = OffsetEntry::decode(chunk, entries.last().copied()) else { break };
-        entries.push(entry);
-    }
+    let entries = decode_prefix(&bytes.unwrap_or_default());
     let pos = floor(&entries, place.base, offset).min(end);
     Ok(Place { pos, end: Some(end), ..place })
 }

@@ -14,12 +14,12 @@ use super::Context;
 use super::keep::Glance;
 
 mod locate;
-mod source;
+pub(super) mod source;
 
 use locate::{Place, locate, seek};
 use source::{Bytes, fill};
 
-fn disk_error(error: io::Error) -> ReadError {
+pub(super) fn disk_error(error: io::Error) -> ReadError {
     ReadError::Disk(Fault::new("reading a segment", &error))
 }
 
@@ -131,8 +131,8 @@ async fn collect(
 
 /// Counts a use of a log's files under way: they are neither cut nor replaced, and files of the tail stay open.
 pub(crate) struct Reader {
-    cx: Context,
-    id: LogId,
+    pub(super) cx: Context,
+    pub(super) id: LogId,
 }
 
 impl Reader {

@@ -5,7 +5,7 @@ use crate::error::ReadError;
 use crate::files::read_into;
 use crate::journal::LogId;
 use crate::shard::{Context, open_files};
-use crate::types::Pos;
+use crate::types::{Offset, Pos};
 
 use super::disk_error;
 use super::locate::{Place, Source};
@@ -47,7 +47,7 @@ pub(super) async fn fill(
         }
         let memory = memory_base(cx, id, place);
         let file_end = memory.filter(|base| *base > pos).map_or(to, |base| base.min(to));
-        from_file(cx, id, place, (pos, file_end), &mut buffer.bytes).await?;
+        from_file(cx, id, place.base, (pos, file_end), &mut buffer.bytes).await?;
         let have = pos.plus(buffer.bytes.len() as u64);
         if buffer.bytes.len() >= len {
             return Ok(());
@@ -77,14 +77,14 @@ fn chunk_at_most(cx: &Context, mut bytes: usize) -> Option<Chunk> {
 }
 
 /// Reads `pos..to` of a segment's file, as far as it goes.
-async fn from_file(
+pub(in crate::shard) async fn from_file(
     cx: &Context,
     id: LogId,
-    place: Place,
+    base: Offset,
     (pos, to): (Pos, Pos),
     out: &mut Vec<u8>,
 ) -> Result<(), ReadError> {
-    let lease = open_files::open(cx, id, place.base).await?;
+    let lease = open_files::open(cx, id, base).await?;
     let block = cx.state.borrow().settings.shape.block;
     let mut at = pos.floor(block);
     while at < to {

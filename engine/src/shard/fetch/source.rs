@@ -1,0 +1,169 @@
+//! The bytes of a log's segments, in memory or in files: wherever they are when they are asked for.
+
+use crate::error::ReadError;
+use crate::files::read_small;
+use crate::format::batch_header::{BatchHeader, HEADER_BYTES};
+use crate::format::index::OffsetEntry;
+use crate::format::names;
+use crate::index;
+use crate::journal::LogId;
+use crate::limits::{BATCH_BYTES_MAX, HEADER_READ_BYTES};
+use crate::shard::read::disk_error;
+use crate::shard::read::source::from_file;
+use crate::shard::state::State;
+use crate::shard::{Context, open_files};
+use crate::types::{Offset, Pos};
+
+/// Looks that a read takes at where its bytes are: they may go from memory to the file, and on into a sealed one.
+const LOOKS_MAX: usize = 8;
+
+/// A batch by its header alone.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Seen {
+    pub(super) base: Offset,
+    pub(super) last: Offset,
+    /// One past its last byte.
+    pub(super) end: Pos,
+}
+
+/// A log's segments.
+pub(super) struct Segments<'a> {
+    cx: &'a Context,
+    id: LogId,
+    /// What was read ahead for headers.
+    ahead: (Offset, Pos, Vec<u8>),
+    /// The index of the segment it was looked into last.
+    index: Option<(Offset, Vec<OffsetEntry>)>,
+}
+
+impl<'a> Segments<'a> {
+    pub(super) fn new(cx: &'a Context, id: LogId) -> Self {
+        Self { cx, id, ahead: (Offset::ZERO, Pos::ZERO, Vec::new()), index: None }
+    }
+
+    pub(super) fn with<T>(&self, look: impl FnOnce(&mut State, LogId) -> T) -> T {
+        look(&mut self.cx.state.borrow_mut(), self.id)
+    }
+
+    /// One past the segment's last byte; of a file that no shutdown cut to its data, one past the last there can be.
+    pub(super) async fn end(&self, base: Offset) -> Result<Pos, ReadError> {
+        let tail = self.with(|state, id| state.segment(id, base).map(|segment| segment.end()));
+        match tail {
+            Some(end) => Ok(end),
+            None => {
+                let length = open_files::open(self.cx, self.id, base).await?.length();
+                Ok(Pos::new(length.min(i32::MAX as u64)))
+            }
+        }
+    }
+
+    /// Where to begin a scan for `offset`.
+    pub(super) async fn floor(&mut self, base: Offset, offset: Offset) -> Result<Pos, ReadError> {
+        let tail = |state: &mut State, id| Some(state.segment(id, base)?.index.floor(offset));
+        match self.with(tail) {
+            Some(pos) => Ok(pos),
+            None => Ok(index::floor(self.entries(base).await?, base, offset)),
+        }
+    }
+
+    /// The last batch that the index has at `pos` or before it.
+    pub(super) async fn floor_pos(&mut self, base: Offset, pos: Pos) -> Result<Pos, ReadError> {
+        let tail = |state: &mut State, id| Some(state.segment(id, base)?.index.floor_pos(pos));
+        match self.with(tail) {
+            Some(pos) => Ok(pos),
+            None => Ok(index::floor_pos(self.entries(base).await?, pos)),
+        }
+    }
+
+    /// The index of a sealed segment, as far as it is in order.
+    async fn entries(&mut self, base: Offset) -> Result<&[OffsetEntry], ReadError> {
+        if self.index.as_ref().is_none_or(|(of, _)| *of != base) {
+            let path = self.dir()?.join(names::index(base));
+            let bytes =
+                read_small(&self.cx.disk, &self.cx.arena(), &path).await.map_err(disk_error)?;
+            self.index = Some((base, index::decode_prefix(&bytes.unwrap_or_default())));
+        }
+        Ok(self.index.as_ref().map_or(&[], |(_, entries)| entries))
+    }
+
+    /// The batch at `pos`, by its header. `None` if there can be none that ends at `end` or before.
+    pub(super) async fn batch(
+        &mut self,
+        base: Offset,
+        (pos, end): (Pos, Pos),
+    ) -> Result<Option<Seen>, ReadError> {
+        if end.since(pos) < HEADER_BYTES as u64 {
+            return Ok(None);
+        }
+        let head_end = pos.plus(HEADER_BYTES as u64);
+        let mut head = Vec::with_capacity(HEADER_BYTES);
+        if !self.with(|state, id| in_memory(state, id, base, (pos, head_end), &mut head)) {
+            let (segment, from, bytes) = &self.ahead;
+            let there =
+                *segment == base && *from <= pos && from.plus(bytes.len() as u64) >= head_end;
+            if !there {
+                let to = pos.plus(HEADER_READ_BYTES).min(end);
+                let mut bytes = Vec::with_capacity(to.since(pos) as usize);
+                self.read(base, (pos, to), &mut bytes).await?;
+                self.ahead = (base, pos, bytes);
+            }
+            let (_, from, bytes) = &self.ahead;
+            head.extend_from_slice(&bytes[pos.since(*from) as usize..][..HEADER_BYTES]);
+        }
+        let Ok(header) = BatchHeader::decode(&head) else { return Ok(None) };
+        let bytes = header.batch_bytes();
+        if bytes > BATCH_BYTES_MAX || bytes as u64 > end.since(pos) {
+            return Ok(None);
+        }
+        let seen = |(base, last)| Seen { base, last, end: pos.plus(bytes as u64) };
+        Ok(header.offsets().map(seen))
+    }
+
+    /// Appends the bytes `from..to` of a segment to `out`.
+    ///
+    /// # Errors
+    /// [`ReadError::Damaged`] if the file is shorter than it was; what is there is in `out`.
+    pub(super) async fn read(
+        &self,
+        base: Offset,
+        (from, to): (Pos, Pos),
+        out: &mut Vec<u8>,
+    ) -> Result<(), ReadError> {
+        let begin = out.len();
+        for _ in 0..LOOKS_MAX {
+            let at = from.plus((out.len() - begin) as u64);
+            if self.with(|state, id| in_memory(state, id, base, (at, to), out)) {
+                return Ok(());
+            }
+            let memory = |state: &mut State, id| state.segment(id, base).map(|s| s.window.base());
+            let until = self.with(memory).filter(|memory| *memory > at).map_or(to, |m| m.min(to));
+            from_file(self.cx, self.id, base, (at, until), out).await?;
+            if from.plus((out.len() - begin) as u64) >= to {
+                return Ok(());
+            }
+        }
+        let pos = from.get() + (out.len() - begin) as u64;
+        Err(ReadError::Damaged { asked: base, segment: base, pos })
+    }
+
+    fn dir(&self) -> Result<std::path::PathBuf, ReadError> {
+        let dir = self.with(|state, id| state.log(id).map(|log| log.identity.dir.clone()));
+        dir.ok_or(ReadError::Deleted)
+    }
+}
+
+/// Appends `from..to` of a segment in the tail to `out`, if memory holds all of it.
+fn in_memory(
+    state: &mut State,
+    id: LogId,
+    base: Offset,
+    (from, to): (Pos, Pos),
+    out: &mut Vec<u8>,
+) -> bool {
+    let Some(segment) = state.segment(id, base) else { return false };
+    if segment.window.base() > from || segment.window.end() < to {
+        return false;
+    }
+    segment.window.visit(from, to, |bytes| out.extend_from_slice(bytes));
+    true
+}
