@@ -6,6 +6,8 @@ use std::path::PathBuf;
 
 use crate::buffers::{Chunk, Slice};
 
+pub mod sockets;
+
 /// An open file, as a ring names it. Valid until its [`Op::Close`] completes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct FileHandle(pub u32);

@@ -4,8 +4,8 @@ use std::collections::{BTreeMap, HashMap};
 use std::fs::{self, File};
 use std::io;
 use std::path::Path;
+use std::sync::Arc;
 use std::sync::mpsc;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::thread::JoinHandle;
 
 use crate::buffers::Arena;
@@ -20,18 +20,14 @@ use crate::log::Shape;
 use crate::recovery::{OpenedDirectory, Plan, Recovered, RecoveryReport, recover};
 use crate::ring::backend::{AnyRing, open_ring};
 use crate::ring::probe::{FsFacts, FsKind, probe_directory};
+use crate::serve::{Home, Homes};
 use crate::shard::points::Points;
 use crate::shard::state::Settings;
 use crate::shard::{attach, delete, driver, thread};
 use crate::stats::ShardStats;
 use crate::types::{Incarnation, PartitionName, Prepare, WriteMode};
 
-/// Where a partition lives.
-#[derive(Clone, Copy, Debug)]
-pub(crate) struct Home {
-    pub(crate) shard: usize,
-    pub(crate) log: crate::journal::LogId,
-}
+mod serve;
 
 /// What was found out about the place the data is at, and chosen by it.
 #[derive(Clone, Debug)]
@@ -58,17 +54,12 @@ struct Worker {
 /// Dropping it closes it cleanly; [`Engine::close`] does the same and says how it went.
 pub struct Engine {
     workers: Vec<Worker>,
-    partitions: Mutex<BTreeMap<PartitionName, Home>>,
+    partitions: Homes,
     config: Config,
     report: RecoveryReport,
     facts: Facts,
     closed: bool,
     _lock: File,
-}
-
-fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
-    // Nothing panics while it holds one of these locks.
-    mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 impl Engine {
@@ -139,7 +130,7 @@ impl Engine {
         let cores = thread::cores(&config);
         let mut engine = Self {
             workers: Vec::new(),
-            partitions: Mutex::default(),
+            partitions: Homes::default(),
             config: config.clone(),
             report,
             facts,
@@ -186,7 +177,7 @@ impl Engine {
                 self.workers[shard].remote.call(attach)
             })
             .collect();
-        let mut table = lock(&self.partitions);
+        let mut table = self.partitions.lock();
         for (shard, reply) in replies.into_iter().enumerate() {
             for attached in reply.wait().ok_or(OpenError::Closed)? {
                 let (name, log) = attached?;
@@ -216,7 +207,7 @@ impl Engine {
                 .ok_or_else(|| OpenError::Name { topic: topic.clone(), partition: *partition })
         });
         let names = names.collect::<Result<Vec<_>, _>>()?;
-        let mut table = lock(&self.partitions);
+        let mut table = self.partitions.lock();
         let mut missing: Vec<PartitionName> =
             names.iter().filter(|name| !table.contains_key(*name)).cloned().collect();
         missing.sort_unstable();
@@ -280,7 +271,7 @@ impl Engine {
     pub fn delete(&self, topic: &str, partition: u32) -> Result<(), OpenError> {
         let bad = || OpenError::Name { topic: topic.to_owned(), partition };
         let name = PartitionName::new(topic, partition).ok_or_else(bad)?;
-        let mut table = lock(&self.partitions);
+        let mut table = self.partitions.lock();
         let Some(home) = table.get(&name).copied() else { return Err(OpenError::Missing(name)) };
         let reply = self.workers[home.shard].remote.call(move |cx| delete::delete(cx, home.log));
         let deleted = reply.wait().unwrap_or(Err(ControlError::Closed));
@@ -292,7 +283,7 @@ impl Engine {
     /// The partitions there are, in order of name.
     #[must_use]
     pub fn partitions(&self) -> Vec<PartitionName> {
-        lock(&self.partitions).keys().cloned().collect()
+        self.partitions.lock().keys().cloned().collect()
     }
 
     /// What opening found and did.
@@ -337,6 +328,7 @@ impl Engine {
         if std::mem::replace(&mut self.closed, true) {
             return Ok(());
         }
+        self.stop_services();
         let replies: Vec<_> =
             self.workers.iter().map(|w| w.remote.call(attach::close_all)).collect();
         let mut result = Ok(());

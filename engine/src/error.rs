@@ -238,6 +238,90 @@ pub enum ControlError {
     Closed,
 }
 
+/// Why a socket did not do what it was asked.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum NetError {
+    /// The ring has no sockets: the simulated one.
+    #[error("this ring has no sockets")]
+    Unsupported,
+    /// The system refused, or the connection broke: a reset, a peer that is gone.
+    #[error(transparent)]
+    Io(#[from] Fault),
+    /// The peer sent nothing for too long.
+    #[error("the peer sent nothing for {ms} ms")]
+    Idle {
+        /// How long was waited, in milliseconds.
+        ms: u64,
+    },
+    /// The peer took no bytes for too long.
+    #[error("the peer took no bytes for {ms} ms")]
+    Slow {
+        /// How long was waited, in milliseconds.
+        ms: u64,
+    },
+    /// The service is asked to stop: no more connections, no more requests.
+    #[error("the service is stopping")]
+    Stopping,
+    /// The connection's sending side was shut down before.
+    #[error("the connection was shut down for sending")]
+    ShutDown,
+    /// A part of the log could not be read to be sent; the connection is closed, since its peer waits for the rest.
+    #[error("sending from the log: {0}")]
+    Log(#[source] ReadError),
+}
+
+impl NetError {
+    /// Wraps an error of the system.
+    #[must_use]
+    pub fn io(operation: &'static str, error: &io::Error) -> Self {
+        if error.raw_os_error() == Some(libc::EOPNOTSUPP) {
+            return Self::Unsupported;
+        }
+        Self::Io(Fault::new(operation, error))
+    }
+}
+
+/// Why a service has no output.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum ServeError {
+    /// It panicked. Its connections are closed; the shard goes on.
+    #[error("the service panicked")]
+    Panicked,
+    /// It did not end in the time it was given.
+    #[error("the service did not end in the time it was given")]
+    Aborted,
+    /// There is no such shard.
+    #[error("there is no shard {asked}: there are {shards}")]
+    NoShard {
+        /// The shard asked for.
+        asked: usize,
+        /// How many there are.
+        shards: usize,
+    },
+    /// The engine is closed.
+    #[error("the engine is closed")]
+    Closed,
+}
+
+/// Why a log could not be had on this shard.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum LocalError {
+    /// There is no such partition: make it with `Engine::log` first.
+    #[error("there is no partition {topic}-{partition}")]
+    Missing {
+        /// The topic.
+        topic: String,
+        /// The partition.
+        partition: u32,
+    },
+    /// It lives on another shard: use a `LogHandle`.
+    #[error("the partition lives on shard {shard}")]
+    Elsewhere {
+        /// The shard it lives on.
+        shard: usize,
+    },
+}
+
 /// Why a data directory could not be opened, or a partition not be made.
 #[derive(Debug, thiserror::Error)]
 pub enum OpenError {

@@ -10,6 +10,7 @@ use crate::batch::Batch;
 use crate::error::{AppendError, ControlError, ReadError};
 use crate::journal::LogId;
 use crate::shard::inbox::{AppendFuture, Appended, Inbox};
+use crate::shard::thread::is_shard;
 use crate::shard::{Context, attach, flush, read, truncate};
 use crate::types::{FlushPolicy, Isolation, Offset, PartitionName, Watermarks};
 
@@ -134,6 +135,7 @@ thread_local! {
 
 /// Runs a future on this thread, asleep while it waits.
 pub(crate) fn block_on<F: Future>(future: F) -> F::Output {
+    assert!(!is_shard(), "a server inside a shard awaits: what blocks would stop the shard itself");
     let mut future = pin!(future);
     WAKER.with(|waker| {
         let mut cx = TaskContext::from_waker(waker);

@@ -25,6 +25,7 @@ mod recovery;
 mod repair;
 pub mod ring;
 mod segment;
+pub mod serve;
 mod shard;
 #[cfg(test)]
 #[allow(

@@ -217,6 +217,33 @@ pub const COMPACTION_TRANSACTIONS_MAX: usize = 65_536;
 /// `producer.id.expiration.ms`.
 pub const PRODUCER_KEPT_MS: i64 = 24 * 3600 * 1000;
 
+// Servers inside a shard.
+
+/// Sockets of a shard that are open at once; further connections are closed as they are accepted.
+pub const SOCKETS_MAX: usize = 256 * 1024;
+
+/// Connections of a listener that the ring has accepted and nobody has asked for. The kernel keeps further ones.
+pub const ACCEPTED_WAITING_MAX: usize = 64;
+
+/// The share of a shard's arena that bytes from sockets are received into, for all connections together: one part in
+/// so many.
+pub const RECEIVE_MEMORY_SHARE: usize = 16;
+
+/// Time that the services of an engine that is closed are given to end, in milliseconds.
+pub const SERVICE_STOP_MS: u64 = 5_000;
+
+/// Pieces in a connection's send queue: buffers, ranges of a log.
+pub const SEND_PIECES_MAX: usize = 64;
+
+/// Bytes from which a piece of a send queue is not appended to any more.
+pub const SEND_JOIN_BYTES: usize = 16 * 1024;
+
+/// Bytes of a log that one step of a connection sends: the shard's turn is as long as copying them takes.
+pub const SEND_STEP_BYTES: usize = 512 * 1024;
+
+/// Bytes of what a peer still sends that a connection being finished reads and throws away.
+pub const FINISH_BYTES_MAX: usize = 16 * 1024 * 1024;
+
 const _: () = {
     assert!(GATHERED_BYTES_MAX <= crate::buffers::CHUNK_BYTES_MAX as u64);
     assert!(DIRECT_GATHER_BYTES <= crate::buffers::CHUNK_BYTES_MAX as u64);

@@ -22,5 +22,6 @@ mod policies;
 mod repairs;
 mod rolls;
 mod sigkill;
+mod sockets;
 mod support;
 mod truncation;

@@ -19,6 +19,7 @@ use std::ptr::NonNull;
 use std::rc::Rc;
 
 mod buddy;
+pub mod pool;
 
 use buddy::{Buddy, ORDER_MAX, Zone};
 

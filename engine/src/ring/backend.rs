@@ -6,7 +6,7 @@ use std::sync::Arc;
 
 use super::sync::SyncRing;
 use super::uring::Uring;
-use super::{Ring, RingStats, Wait, Wake};
+use super::{Ring, RingStats, Sockets, Wait, Wake};
 use crate::buffers::Arena;
 use crate::command::{Completion, Op};
 
@@ -137,6 +137,10 @@ impl Ring for AnyRing {
 
     fn pop(&mut self) -> Option<Completion> {
         either!(self, ring => ring.pop())
+    }
+
+    fn sockets(&mut self) -> Option<&mut Sockets> {
+        either!(self, ring => ring.sockets())
     }
 
     fn waker(&self) -> Arc<dyn Wake> {

@@ -11,6 +11,7 @@ mod inflight;
 pub mod interrupts;
 pub mod limits;
 mod namespace;
+mod net;
 pub mod probe;
 pub mod setup;
 mod slots;
@@ -27,6 +28,8 @@ use std::time::Duration;
 
 use crate::buffers::Arena;
 use crate::command::{Completion, Op};
+
+pub use net::Sockets;
 
 #[doc(hidden)]
 pub mod sim;
@@ -65,7 +68,7 @@ pub trait Wake: Send + Sync {
     fn wake(&self);
 }
 
-/// One thread's way to the disk.
+/// One thread's way to the disk and to its sockets.
 pub trait Ring {
     /// Registers what it can of the arena's memory with the kernel; returns how many bytes, from the
     /// arena's beginning, are registered. Call once, before the first operation.
@@ -91,6 +94,12 @@ pub trait Ring {
 
     /// Takes one completion, if there is one.
     fn pop(&mut self) -> Option<Completion>;
+
+    /// The ring's sockets; `None` if it knows files alone. They end the sleep of [`Ring::enter`] as files do, and do
+    /// not count as in flight: a socket has room for what is asked of it.
+    fn sockets(&mut self) -> Option<&mut Sockets> {
+        None
+    }
 
     /// A handle that ends this ring's sleep from other threads.
     fn waker(&self) -> std::sync::Arc<dyn Wake>;

@@ -6,7 +6,11 @@ use io_uring::opcode;
 use io_uring::squeue::{Entry, Flags};
 use io_uring::types::{Fd, FsyncFlags};
 
+use crate::buffers::pool::POOLED_BYTES;
+
 use super::call::{Call, DIRECTORY_PERMISSIONS, FILE_PERMISSIONS, Target};
+use super::net::provided::GROUP;
+use super::net::{NetCall, NetKey, Side, send_flags};
 
 /// The arena's front is the one registered buffer.
 pub(super) const ARENA_INDEX: u16 = 0;
@@ -77,6 +81,31 @@ pub(super) fn entry(call: &Call, registered: &Range<usize>) -> Entry {
         Call::MakeDir { path } => {
             opcode::MkDirAt::new(HERE, path).mode(DIRECTORY_PERMISSIONS).build()
         }
+    }
+}
+
+/// Builds the entry of a call on a socket.
+pub(super) fn socket_entry(key: NetKey, call: &NetCall) -> Entry {
+    match *call {
+        NetCall::Accept { fd } => {
+            let flags = libc::SOCK_CLOEXEC | libc::SOCK_NONBLOCK;
+            opcode::AcceptMulti::new(Fd(fd)).flags(flags).build()
+        }
+        NetCall::Receive { fd } => {
+            let receive = opcode::Recv::new(Fd(fd), std::ptr::null_mut(), POOLED_BYTES as u32);
+            receive.buf_group(GROUP).build().flags(Flags::BUFFER_SELECT)
+        }
+        NetCall::Send { fd, from, len, more } => {
+            opcode::Send::new(Fd(fd), from, len).flags(send_flags(more)).build()
+        }
+        NetCall::Poll { fd } => {
+            let events = match key.side {
+                Side::In => libc::POLLIN | libc::POLLRDHUP,
+                Side::Out => libc::POLLOUT,
+            };
+            opcode::PollAdd::new(Fd(fd), events.cast_unsigned().into()).build()
+        }
+        NetCall::Cancel => opcode::AsyncCancel::new(key.to_u64()).build(),
     }
 }
 

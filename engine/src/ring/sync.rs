@@ -15,6 +15,8 @@ use std::time::{Duration, Instant};
 
 use super::call::Call;
 use super::inflight::{InFlight, Inline};
+use super::net::poller::{Poller, Seen};
+use super::net::{Means, NetCall, Sockets};
 use super::slots::Key;
 use super::wake::Sleeper;
 use super::{Ring, RingStats, Wait, Wake};
@@ -46,6 +48,8 @@ struct Jobs {
 #[derive(Default)]
 struct Results {
     queue: VecDeque<(Key, i32)>,
+    /// What the poller saw.
+    seen: Vec<Seen>,
     /// The ring's thread waits for one, or for a wake-up.
     is_awaited: bool,
 }
@@ -86,6 +90,17 @@ impl Shared {
     }
 }
 
+impl Shared {
+    /// Takes in what the poller saw.
+    fn notice(&self, seen: &mut Vec<Seen>) {
+        let mut results = lock(&self.results);
+        results.seen.append(seen);
+        if results.is_awaited {
+            self.has_results.notify_one();
+        }
+    }
+}
+
 impl Wake for Shared {
     fn wake(&self) {
         if self.sleeper.notify() {
@@ -104,10 +119,14 @@ fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
 /// The ring. Not `Send`: it belongs to the thread that made it.
 pub struct SyncRing {
     flight: InFlight,
+    sockets: Sockets,
+    /// Started by the first socket that waits for something.
+    poller: Option<Poller>,
     shared: Arc<Shared>,
     workers: Vec<JoinHandle<()>>,
     /// Results being taken in; swapped with the shared queue.
     results: VecDeque<(Key, i32)>,
+    seen: Vec<Seen>,
 }
 
 impl SyncRing {
@@ -124,6 +143,7 @@ impl SyncRing {
             has_jobs: Condvar::new(),
             results: Mutex::new(Results {
                 queue: VecDeque::with_capacity(OPERATIONS_MAX),
+                seen: Vec::new(),
                 is_awaited: false,
             }),
             has_results: Condvar::new(),
@@ -132,9 +152,12 @@ impl SyncRing {
         let inline = Inline { cached_writes: false, truncate: false };
         let mut ring = Self {
             flight: InFlight::new(OPERATIONS_MAX, inline),
+            sockets: Sockets::new(Means::default()),
+            poller: None,
             shared,
             workers: Vec::new(),
             results: VecDeque::with_capacity(OPERATIONS_MAX),
+            seen: Vec::new(),
         };
         for number in 0..workers.clamp(1, WORKERS_MAX) {
             let shared = ring.shared.clone();
@@ -161,12 +184,47 @@ impl SyncRing {
         }
     }
 
+    /// Makes the calls on sockets that do not block, and has the poller wait for the rest.
+    fn serve(&mut self) -> io::Result<()> {
+        while let Some((key, call)) = self.sockets.next_call(&self.flight.files) {
+            match call {
+                NetCall::Poll { .. } => self.watch(key.handle().0)?,
+                NetCall::Cancel => self.sockets.complete(key, -libc::ECANCELED, None, false),
+                call => unreachable!("threads have no means for {call:?}"),
+            }
+        }
+        Ok(())
+    }
+
+    /// Has the poller wait for what is to be waited for on a socket, if anything is.
+    fn watch(&mut self, handle: u64) -> io::Result<()> {
+        let Some(polls) = self.sockets.polls(handle) else { return Ok(()) };
+        let poller = match &mut self.poller {
+            Some(poller) => poller,
+            none => {
+                let shared = self.shared.clone();
+                none.insert(Poller::start(move |seen| shared.notice(seen))?)
+            }
+        };
+        poller.watch(handle, polls)
+    }
+
     /// Takes all results in.
-    fn reap(&mut self) {
-        mem::swap(&mut lock(&self.shared.results).queue, &mut self.results);
+    fn reap(&mut self) -> io::Result<()> {
+        let mut results = lock(&self.shared.results);
+        mem::swap(&mut results.queue, &mut self.results);
+        mem::swap(&mut results.seen, &mut self.seen);
+        drop(results);
         for (key, result) in self.results.drain(..) {
             self.flight.complete(key, result);
         }
+        let mut seen = mem::take(&mut self.seen);
+        for (handle, input, output) in seen.drain(..) {
+            self.sockets.noticed(handle, input, output);
+            self.watch(handle)?;
+        }
+        self.seen = seen;
+        Ok(())
     }
 
     /// Sleeps until there is a result or a wake-up, or `time` is over. Returns whether a wake-up came.
@@ -179,8 +237,9 @@ impl SyncRing {
         self.flight.stats.sleeps += 1;
         let mut results = lock(&shared.results);
         results.is_awaited = true;
-        let is_idle =
-            |results: &mut Results| results.queue.is_empty() && !shared.sleeper.is_notified();
+        let is_idle = |results: &mut Results| {
+            results.queue.is_empty() && results.seen.is_empty() && !shared.sleeper.is_notified()
+        };
         let has_results = &shared.has_results;
         let mut results = match time {
             Some(time) => {
@@ -201,6 +260,7 @@ impl Ring for SyncRing {
     /// There is nothing to register memory with.
     fn register(&mut self, arena: &Arena) -> u64 {
         arena.set_registered(0);
+        self.sockets.set_arena(arena);
         0
     }
 
@@ -224,13 +284,14 @@ impl Ring for SyncRing {
         let mut is_woken = false;
         loop {
             self.submit();
-            self.reap();
-            if self.flight.is_waiting() {
+            self.serve()?;
+            self.reap()?;
+            if self.flight.is_waiting() || self.sockets.is_waiting() {
                 continue;
             }
             let left = end.map(|end| end.saturating_duration_since(Instant::now()));
             let is_over = wait == Wait::No || left == Some(Duration::ZERO);
-            if self.flight.is_ready() || is_woken || is_over {
+            if self.flight.is_ready() || self.sockets.is_ready() || is_woken || is_over {
                 return Ok(());
             }
             is_woken = self.sleep(left);
@@ -239,6 +300,10 @@ impl Ring for SyncRing {
 
     fn pop(&mut self) -> Option<Completion> {
         self.flight.pop()
+    }
+
+    fn sockets(&mut self) -> Option<&mut Sockets> {
+        Some(&mut self.sockets)
     }
 
     fn waker(&self) -> Arc<dyn Wake> {

@@ -4,7 +4,8 @@
 //! - What a submitted entry points at is owned by a slot until the entry's completion is seen. Nothing
 //!   else ends an operation: neither a timeout, nor closing the ring.
 //! - Each slot has at most one entry with the kernel, and the completion queue has twice as many places
-//!   as there are slots, so it cannot overflow by our doing.
+//!   as there are slots, so files cannot make it overflow. Sockets can: the kernel then keeps completions back until
+//!   there is room, and loses none.
 
 use std::fmt;
 use std::io;
@@ -16,11 +17,13 @@ use std::time::{Duration, Instant};
 
 use io_uring::squeue::Entry;
 use io_uring::types::{CancelBuilder, Fd};
-use io_uring::{IoUring, opcode};
+use io_uring::{IoUring, cqueue, opcode};
 
 use super::enter::{Block, Entrance};
 use super::files::Files;
 use super::inflight::{InFlight, Inline};
+use super::net::provided::{GROUP, Provided};
+use super::net::{Means, NetCall, NetKey, Sockets};
 use super::setup::{self, Setup};
 use super::slots::Key;
 use super::sqe;
@@ -57,6 +60,9 @@ const WAKE: u64 = u64::MAX;
 /// `user_data` of the cancellation at the end.
 const CANCEL: u64 = u64::MAX - 1;
 
+/// What this kernel is taken to do for sockets, until it refuses.
+const MEANS: Means = Means { accept: true, receive: true, send: true };
+
 /// What a ring got from the kernel, for the engine to report.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct UringFacts {
@@ -77,6 +83,9 @@ pub struct Uring {
     ring: IoUring,
     setup: Setup,
     flight: InFlight,
+    sockets: Sockets,
+    /// After `ring`: the kernel reads it.
+    provided: Option<Provided>,
     /// Addresses of registered memory.
     registered: Range<usize>,
     /// Keeps registered memory alive.
@@ -115,6 +124,8 @@ impl Uring {
             ring,
             setup,
             flight: InFlight::new(capacity, inline),
+            sockets: Sockets::new(MEANS),
+            provided: None,
             registered: 0..0,
             arena: None,
             waker: Arc::new(EventWake::new()?),
@@ -139,7 +150,7 @@ impl Uring {
     fn fill(&mut self) {
         let (submitter, mut queue, _) = self.ring.split();
         while !queue.is_full() {
-            let Some((key, call)) = self.flight.next_call() else { return };
+            let Some((key, call)) = self.flight.next_call() else { break };
             if let super::call::Call::Close { file } = call
                 && let Some(index) = file.fixed
             {
@@ -152,6 +163,49 @@ impl Uring {
             assert!(pushed.is_ok(), "the queue has room");
             self.with_kernel += 1;
         }
+        while !queue.is_full() {
+            let Some((key, call)) = self.sockets.next_call(&self.flight.files) else { return };
+            let data = if call == NetCall::Cancel { CANCEL } else { key.to_u64() };
+            let entry = sqe::socket_entry(key, &call).user_data(data);
+            // SAFETY: the socket's slot owns what the entry points at until its completion.
+            let pushed = unsafe { queue.push(&entry) };
+            assert!(pushed.is_ok(), "the queue has room");
+            self.with_kernel += 1;
+        }
+    }
+
+    /// Gives the kernel the buffers that came back, or does without where it takes none (before Linux 5.19).
+    fn provide(&mut self) {
+        let Some(pool) = self.sockets.pool().cloned().filter(|_| self.sockets.means().receive)
+        else {
+            return;
+        };
+        if self.provided.is_none() {
+            let arena = self.arena.as_ref().expect("the pool's memory is the arena's");
+            match Provided::register(&self.ring.submitter(), arena, &pool) {
+                Ok(provided) => self.provided = Some(provided),
+                Err(_without) => {
+                    let means = Means { receive: false, ..self.sockets.means() };
+                    self.sockets.set_means(means);
+                    return;
+                }
+            }
+        }
+        if let Some(provided) = &mut self.provided
+            && pool.free() > 0
+        {
+            self.sockets.lend(provided.publish(&pool));
+        }
+    }
+
+    /// Whether calls wait for room in the submission queue.
+    fn is_waiting(&self) -> bool {
+        self.flight.is_waiting() || self.sockets.is_waiting()
+    }
+
+    /// Whether completions wait to be taken.
+    fn is_ready(&self) -> bool {
+        self.flight.is_ready() || self.sockets.is_ready()
     }
 
     /// Queues an entry of the ring's own. `false` if the queue is full.
@@ -202,7 +256,8 @@ impl Uring {
         let mut count = 0;
         for entry in queue {
             assert!(self.with_kernel > 0, "no completion without an entry");
-            self.with_kernel -= 1;
+            let goes_on = cqueue::more(entry.flags());
+            self.with_kernel -= u32::from(!goes_on);
             count += 1;
             match entry.user_data() {
                 WAKE => {
@@ -211,6 +266,11 @@ impl Uring {
                 }
                 CANCEL => {}
                 key => {
+                    if let Some(key) = NetKey::from_u64(key) {
+                        let buffer = cqueue::buffer_select(entry.flags());
+                        self.sockets.complete(key, entry.result(), buffer, goes_on);
+                        continue;
+                    }
                     let Some(file) = self.flight.complete(Key::from_u64(key), entry.result())
                     else {
                         continue;
@@ -263,8 +323,14 @@ impl Uring {
                 return false;
             }
             for entry in self.ring.completion() {
-                self.with_kernel -= 1;
-                if entry.user_data() < CANCEL {
+                let goes_on = cqueue::more(entry.flags());
+                self.with_kernel -= u32::from(!goes_on);
+                if entry.user_data() >= CANCEL {
+                    continue;
+                }
+                if let Some(key) = NetKey::from_u64(entry.user_data()) {
+                    self.sockets.abandon(key, entry.result(), goes_on);
+                } else {
                     self.flight.abandon(Key::from_u64(entry.user_data()), entry.result());
                 }
             }
@@ -298,12 +364,15 @@ impl Drop for Uring {
         if is_drained {
             // Closing the ring does both too, but later: pinned memory would still count.
             let _closing_does_it = self.ring.submitter().unregister_buffers();
+            let _closing_does_it = self.ring.submitter().unregister_buf_ring(GROUP);
             let _closing_does_it = self.ring.submitter().unregister_files();
             return;
         }
         // The kernel may still write to what the slots own.
         let inline = Inline { cached_writes: true, truncate: true };
         mem::forget(mem::replace(&mut self.flight, InFlight::new(1, inline)));
+        self.sockets.leak();
+        mem::forget(self.provided.take());
         mem::forget(self.arena.take());
         mem::forget(self.waker.clone());
     }
@@ -332,6 +401,7 @@ impl Ring for Uring {
             bytes /= 2;
         }
         arena.set_registered(self.registered.len());
+        self.sockets.set_arena(arena);
         self.arena = Some(arena.clone());
         self.registered.len() as u64
     }
@@ -355,9 +425,10 @@ impl Ring for Uring {
         };
         let mut refusals = 0;
         loop {
+            self.provide();
             self.fill();
-            let is_all_queued = !self.flight.is_waiting();
-            let may_sleep = is_all_queued && !self.flight.is_ready();
+            let is_all_queued = !self.is_waiting();
+            let may_sleep = is_all_queued && !self.is_ready();
             let mut block = match (wait, end) {
                 (Wait::No, _) => Block::No,
                 (Wait::AtMost(_), Some(end)) => {
@@ -378,8 +449,8 @@ impl Ring for Uring {
                 self.make_room()?;
                 continue;
             }
-            let is_submitted = !self.flight.is_waiting() && self.ring.submission().is_empty();
-            if is_submitted && (self.flight.is_ready() || is_woken || is_over) {
+            let is_submitted = !self.is_waiting() && self.ring.submission().is_empty();
+            if is_submitted && (self.is_ready() || is_woken || is_over) {
                 return Ok(());
             }
         }
@@ -387,6 +458,10 @@ impl Ring for Uring {
 
     fn pop(&mut self) -> Option<Completion> {
         self.flight.pop()
+    }
+
+    fn sockets(&mut self) -> Option<&mut Sockets> {
+        Some(&mut self.sockets)
     }
 
     fn waker(&self) -> Arc<dyn Wake> {

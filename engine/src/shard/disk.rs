@@ -1,4 +1,5 @@
-//! The shard's [`Disk`]: cold procedures put operations on a queue that the shard's loop carries to its ring.
+//! The shard's [`Disk`], and its way to sockets: procedures put operations on a queue that the shard's loop carries to
+//! its ring.
 
 use std::cell::RefCell;
 use std::collections::VecDeque;
@@ -8,30 +9,48 @@ use std::pin::Pin;
 use std::rc::Rc;
 use std::task::{Context, Poll, Waker};
 
+use crate::command::sockets::{NetDone, NetOp};
 use crate::command::{Disk, Done, Op};
 
-enum Entry {
+enum Entry<D> {
     Free,
     Waiting(Option<Waker>),
-    Ended(io::Result<Done>),
+    Ended(io::Result<D>),
     /// Nobody waits; the operation still owns its buffers until it ends.
     Abandoned,
 }
 
-#[derive(Default)]
-struct Desk {
-    queue: VecDeque<(u32, Op)>,
-    entries: Vec<Entry>,
+struct State<O, D> {
+    queue: VecDeque<(u32, O)>,
+    entries: Vec<Entry<D>>,
     free: Vec<u32>,
 }
 
 /// Operations of procedures, on their way to the ring and back.
-#[derive(Clone, Default)]
-pub(crate) struct ShardDisk(Rc<RefCell<Desk>>);
+pub(crate) struct Desk<O, D>(Rc<RefCell<State<O, D>>>);
 
-impl ShardDisk {
+/// Those on files.
+pub(crate) type ShardDisk = Desk<Op, Done>;
+
+/// Those on sockets.
+pub(crate) type NetDesk = Desk<NetOp, NetDone>;
+
+impl<O, D> Clone for Desk<O, D> {
+    fn clone(&self) -> Self {
+        Self(Rc::clone(&self.0))
+    }
+}
+
+impl<O, D> Default for Desk<O, D> {
+    fn default() -> Self {
+        let state = State { queue: VecDeque::new(), entries: Vec::new(), free: Vec::new() };
+        Self(Rc::new(RefCell::new(state)))
+    }
+}
+
+impl<O, D> Desk<O, D> {
     /// The next operation to be pushed, with the number under which it ends.
-    pub(crate) fn pop(&self) -> Option<(u32, Op)> {
+    pub(crate) fn pop(&self) -> Option<(u32, O)> {
         self.0.borrow_mut().queue.pop_front()
     }
 
@@ -40,8 +59,8 @@ impl ShardDisk {
         !self.0.borrow().queue.is_empty()
     }
 
-    /// The operation has ended.
-    pub(crate) fn end(&self, number: u32, result: io::Result<Done>) {
+    /// The operation has ended. Returns what it came to if nobody waits for that any more.
+    pub(crate) fn end(&self, number: u32, result: io::Result<D>) -> Option<D> {
         let mut desk = self.0.borrow_mut();
         let entry = &mut desk.entries[number as usize];
         match std::mem::replace(entry, Entry::Free) {
@@ -51,13 +70,22 @@ impl ShardDisk {
                 if let Some(waker) = waker {
                     waker.wake();
                 }
+                None
             }
-            Entry::Abandoned => desk.free.push(number),
+            Entry::Abandoned => {
+                desk.free.push(number);
+                result.ok()
+            }
             Entry::Free | Entry::Ended(_) => unreachable!("an operation ends once"),
         }
     }
 
-    fn begin(&self, op: Op) -> u32 {
+    /// Starts an operation. Dropping the future does not cancel it.
+    pub(crate) fn start(&self, op: O) -> Running<O, D> {
+        Running { number: Some(self.begin(op)), desk: self.clone() }
+    }
+
+    fn begin(&self, op: O) -> u32 {
         let mut desk = self.0.borrow_mut();
         let number = desk.free.pop().unwrap_or_else(|| {
             desk.entries.push(Entry::Free);
@@ -71,22 +99,23 @@ impl ShardDisk {
 
 impl Disk for ShardDisk {
     fn run(&self, op: Op) -> impl Future<Output = io::Result<Done>> + 'static {
-        Running { number: Some(self.begin(op)), disk: self.clone() }
+        self.start(op)
     }
 }
 
-struct Running {
+/// An operation under way.
+pub(crate) struct Running<O, D> {
     number: Option<u32>,
-    disk: ShardDisk,
+    desk: Desk<O, D>,
 }
 
-impl Future for Running {
-    type Output = io::Result<Done>;
+impl<O, D> Future for Running<O, D> {
+    type Output = io::Result<D>;
 
     fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
         let number = self.number.expect("a future is not polled after it was ready");
-        let disk = self.disk.clone();
-        let mut desk = disk.0.borrow_mut();
+        let desk = self.desk.clone();
+        let mut desk = desk.0.borrow_mut();
         let entry = &mut desk.entries[number as usize];
         if let Entry::Waiting(waker) = entry {
             *waker = Some(cx.waker().clone());
@@ -101,14 +130,17 @@ impl Future for Running {
     }
 }
 
-impl Drop for Running {
+impl<O, D> Drop for Running<O, D> {
     fn drop(&mut self) {
         let Some(number) = self.number else { return };
-        let mut desk = self.disk.0.borrow_mut();
+        let mut desk = self.desk.0.borrow_mut();
         let entry = &mut desk.entries[number as usize];
         if matches!(entry, Entry::Ended(_)) {
-            *entry = Entry::Free;
+            let ended = std::mem::replace(entry, Entry::Free);
             desk.free.push(number);
+            drop(desk);
+            // Outside of the borrow: what it came to may use the desk as it goes.
+            drop(ended);
         } else {
             *entry = Entry::Abandoned;
         }

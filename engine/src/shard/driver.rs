@@ -39,7 +39,7 @@ pub(crate) fn drive<R: Ring, C: Clock, F: Future<Output = T> + 'static, T: 'stat
         }
         ring.enter(if executor.has_ready() { Wait::No } else { Wait::Forever })?;
         while let Some(completion) = ring.pop() {
-            disk.end(completion.token as u32, completion.result);
+            drop(disk.end(completion.token as u32, completion.result));
         }
     }
 }

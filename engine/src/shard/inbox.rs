@@ -570,5 +570,6 @@ impl Drop for AppendFuture {
     }
 }
 
+pub(crate) mod local;
 #[cfg(test)]
 mod tests;

@@ -5,6 +5,7 @@ use crate::error::AppendError;
 use crate::journal::LogId;
 use crate::log::{Access, Log};
 
+use super::inbox::{Arrivals, Request};
 use super::state::{Errand, State};
 
 impl State {
@@ -54,6 +55,20 @@ impl State {
     pub(crate) fn may_admit_now(&self) -> bool {
         let free = self.arena.free_bytes();
         self.is_short_of_memory() && self.starved_free.is_none_or(|then| free > then)
+    }
+
+    /// Takes an append of the shard's own, behind those that wait for memory.
+    pub(super) fn append_here(&mut self, request: Request) {
+        if self.is_short_of_memory() {
+            self.arrivals.requests.push_back(request);
+            return;
+        }
+        if let Err(request) = self.admit(request, &Arrivals::default()) {
+            self.arrivals.requests.push_front(request);
+            self.starved_free = Some(self.arena.free_bytes());
+            self.stats.memory_waits += 1;
+            self.errand(Errand::Checkpoint);
+        }
     }
 
     /// Ends the first append that waits for memory: nothing can free any.

@@ -36,6 +36,7 @@ pub(crate) mod idle;
 pub(crate) mod inbox;
 pub(crate) mod keep;
 mod memory;
+pub(crate) mod net;
 pub(crate) mod open_files;
 pub(crate) mod points;
 pub(crate) mod prepare;
@@ -49,7 +50,7 @@ pub(crate) mod truncate;
 pub(crate) mod writes;
 
 use checkpoint::Extent;
-use disk::ShardDisk;
+use disk::{NetDesk, ShardDisk};
 use executor::{Executor, Spawner};
 use inbox::Inbox;
 use open_files::OpenFiles;
@@ -64,8 +65,12 @@ pub(crate) struct Context {
     pub(crate) state: Rc<RefCell<State>>,
     /// The way to the disk.
     pub(crate) disk: ShardDisk,
+    /// The way to sockets.
+    pub(crate) net: NetDesk,
     /// Starts tasks and sleeps.
     pub(crate) tasks: Spawner,
+    /// Servers inside the shard.
+    pub(crate) services: net::Services,
     /// Segment files that are open to be read.
     pub(crate) files: OpenFiles,
     /// Recovery points of the data directory.
@@ -116,10 +121,14 @@ impl<R: Ring, C: Clock> Shard<R, C> {
         let removers = Semaphore::new(REMOVERS_MAX);
         let compactors = Semaphore::new(COMPACTORS_MAX);
         let state = Rc::new(RefCell::new(state));
+        let net = NetDesk::default();
+        let services = net::Services::default();
         let cx = Context {
             state,
             disk,
+            net,
             tasks,
+            services,
             files,
             points,
             preparers,
@@ -176,6 +185,7 @@ impl<R: Ring, C: Clock> Shard<R, C> {
         !state.may_admit_now()
             && !self.executor.has_ready()
             && state.errands.is_empty()
+            && !self.cx.net.has_queued()
             && state.fetches.are_quiet()
             && (state.ops.is_empty() && !self.cx.disk.has_queued() || self.is_full())
     }
@@ -224,9 +234,12 @@ impl<R: Ring, C: Clock> Shard<R, C> {
             let Some((number, op)) = self.cx.disk.pop() else { break };
             self.ring.push(Token::Procedure(number).encode(), op);
         }
+        drop(state);
+        net::push(&mut self.ring, &self.cx.net);
     }
 
     fn reap(&mut self) {
+        net::reap(&mut self.ring, &self.cx.net);
         while let Some(completion) = self.ring.pop() {
             self.complete(completion);
         }
@@ -236,7 +249,7 @@ impl<R: Ring, C: Clock> Shard<R, C> {
         let Completion { token, result } = completion;
         let token = Token::decode(token);
         if let Token::Procedure(number) = token {
-            self.cx.disk.end(number, result);
+            drop(self.cx.disk.end(number, result));
             return;
         }
         let fault = |operation| result.as_ref().err().map(|e| Fault::new(operation, e));

@@ -260,7 +260,7 @@ impl State {
     }
 
     /// Puts an append into its log's memory, or ends it. It comes back if there is no memory.
-    fn admit(&mut self, request: Request, arrivals: &Arrivals) -> Result<(), Request> {
+    pub(super) fn admit(&mut self, request: Request, arrivals: &Arrivals) -> Result<(), Request> {
         let id = request.log;
         let bytes = request.bytes();
         let closed = self.closing;

@@ -1,5 +1,6 @@
 //! A shard's thread: pinned, with its ring and its memory, until the engine closes it.
 
+use std::cell::Cell;
 use std::io;
 use std::sync::Arc;
 use std::sync::mpsc::Sender;
@@ -27,6 +28,15 @@ use super::inbox::Inbox;
 use super::points::Points;
 use super::state::{Parts, Settings};
 use super::{Context, Shard, driver, refuse_all};
+
+thread_local! {
+    static IS_SHARD: Cell<bool> = const { Cell::new(false) };
+}
+
+/// Whether this is a shard's thread, which must not block.
+pub(crate) fn is_shard() -> bool {
+    IS_SHARD.get()
+}
 
 /// What a shard's thread is started with.
 pub(crate) struct Plan {
@@ -80,6 +90,7 @@ impl Drop for Closing {
 }
 
 fn run(plan: Plan, inbox: Arc<Inbox<Context>>, ready: Sender<Started>) -> io::Result<()> {
+    IS_SHARD.set(true);
     let number = plan.shard;
     let (mut shard, granted) = match start(plan, &inbox) {
         Ok(started) => started,

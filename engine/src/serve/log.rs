@@ -1,0 +1,84 @@
+//! A partition, from within its shard.
+
+use std::future::Future;
+use std::pin::Pin;
+use std::rc::Rc;
+use std::task::{Context as TaskContext, Poll};
+
+use crate::batch::Batch;
+use crate::error::{AppendError, ReadError};
+use crate::journal::LogId;
+use crate::shard::inbox::Appended;
+use crate::shard::inbox::local::LocalAppend;
+use crate::shard::net::Service;
+use crate::shard::{Context, read};
+use crate::types::{Isolation, Offset, Watermarks};
+
+/// A partition's log, from within its shard. Cheap to clone; stays on the shard's thread.
+#[derive(Clone)]
+pub struct LocalLog {
+    cx: Context,
+    service: Rc<Service>,
+    id: LogId,
+}
+
+impl LocalLog {
+    pub(crate) fn new(cx: Context, service: Rc<Service>, id: LogId) -> Self {
+        Self { cx, service, id }
+    }
+
+    /// The partition's bounds now; `None` once it is deleted or closed.
+    #[must_use]
+    pub fn watermarks(&self) -> Option<Watermarks> {
+        self.engine(|| self.cx.state.borrow_mut().log(self.id).map(|log| log.watermarks()))
+    }
+
+    /// Appends a batch; ends with its ack, as [`crate::LogHandle::append`] does, and is admitted as there: it waits while
+    /// the shard's budget is used up. Begins with the first poll; from then on dropping the future cancels nothing.
+    pub fn append(
+        &self,
+        batch: Batch,
+    ) -> impl Future<Output = Result<Appended, AppendError>> + 'static {
+        self.run(LocalAppend::new(self.cx.clone(), self.id, batch))
+    }
+
+    /// Reads whole batches from the one that holds `offset` on, as [`crate::LogHandle::read`] does.
+    pub fn read(
+        &self,
+        offset: Offset,
+        max_bytes: usize,
+        isolation: Isolation,
+    ) -> impl Future<Output = Result<Vec<u8>, ReadError>> + 'static {
+        let (cx, id) = (self.cx.clone(), self.id);
+        self.run(async move { read::read(&cx, id, offset, max_bytes, isolation).await })
+    }
+
+    fn engine<T>(&self, piece: impl FnOnce() -> T) -> T {
+        self.service.engine(piece)
+    }
+
+    fn run<F: Future>(&self, future: F) -> Inside<F> {
+        Inside { service: Rc::clone(&self.service), future: Box::pin(future) }
+    }
+}
+
+impl std::fmt::Debug for LocalLog {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "LocalLog({:?})", self.id)
+    }
+}
+
+/// A piece of the engine that a server's task polls: what panics in it is the engine's.
+struct Inside<F> {
+    service: Rc<Service>,
+    future: Pin<Box<F>>,
+}
+
+impl<F: Future> Future for Inside<F> {
+    type Output = F::Output;
+
+    fn poll(mut self: Pin<&mut Self>, cx: &mut TaskContext<'_>) -> Poll<F::Output> {
+        let this = &mut *self;
+        this.service.engine(|| this.future.as_mut().poll(cx))
+    }
+}

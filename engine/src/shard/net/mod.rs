@@ -1,0 +1,67 @@
+//! Servers that run inside a shard: their sockets are on its ring, their futures on its executor, and the logs they use at
+//! hand. Nothing here blocks, and nothing here leaves the thread.
+
+mod connection;
+mod listener;
+mod outbox;
+mod service;
+
+pub use connection::Connection;
+pub use listener::{ListenOptions, Listener};
+pub use outbox::Sender;
+pub(crate) use service::{Service, Services, Stop};
+
+use std::cell::Cell;
+use std::io;
+use std::rc::Rc;
+
+use super::Context;
+use super::disk::NetDesk;
+use crate::command::sockets::{Family, NetDone, NetOp, SocketHandle};
+use crate::local::Permit;
+use crate::ring::Ring;
+
+/// Carries operations on sockets to the ring.
+pub(super) fn push<R: Ring>(ring: &mut R, desk: &NetDesk) {
+    while let Some((number, op)) = desk.pop() {
+        match ring.sockets() {
+            Some(sockets) => sockets.push(number.into(), op),
+            None => drop(desk.end(number, Err(io::Error::from_raw_os_error(libc::EOPNOTSUPP)))),
+        }
+    }
+}
+
+/// Takes in what sockets did.
+pub(super) fn reap<R: Ring>(ring: &mut R, desk: &NetDesk) {
+    let Some(sockets) = ring.sockets() else { return };
+    while let Some(completion) = sockets.pop() {
+        let unwanted = desk.end(completion.token as u32, completion.result);
+        if let Some(NetDone::Accepted(socket, _) | NetDone::Listening(socket, _)) = unwanted {
+            drop(desk.start(NetOp::Close { socket, reset: false }));
+        }
+    }
+}
+
+/// An open socket, closed when the last that uses it is gone.
+pub(crate) struct Open {
+    desk: NetDesk,
+    handle: SocketHandle,
+    family: Family,
+    reset: Cell<bool>,
+    /// A place among a listener's connections.
+    _room: Option<Permit>,
+}
+
+impl Open {
+    fn new(cx: &Context, handle: SocketHandle, family: Family, room: Option<Permit>) -> Rc<Self> {
+        let (desk, reset) = (cx.net.clone(), Cell::new(false));
+        Rc::new(Self { desk, handle, family, reset, _room: room })
+    }
+}
+
+impl Drop for Open {
+    fn drop(&mut self) {
+        let op = NetOp::Close { socket: self.handle, reset: self.reset.get() };
+        drop(self.desk.start(op));
+    }
+}
