@@ -35,6 +35,7 @@ pub mod quick;
 pub mod random;
 pub mod rawread;
 pub mod reading;
+pub mod reads;
 pub mod report;
 pub mod rig;
 pub mod sample;

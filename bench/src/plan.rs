@@ -2,6 +2,7 @@
 
 use crate::device::{Job, SPLITS};
 use crate::outcome::Kind;
+use crate::reads::{self, Way};
 use crate::{crash, rawread};
 
 /// Slices of each arm. Figures are medians over them, so three is the least.
@@ -15,6 +16,20 @@ pub const RAW_READ: &str = "device_read_512k_q8";
 
 /// The row of reopening after a kill.
 pub const RECOVER: &str = "recover";
+
+/// The row of writers that a reader is measured beside.
+pub const WRITERS: &str = "append_group_64k_q16";
+
+/// The row of a reader of cold segments beside those writers: their figures.
+pub const BESIDE_WRITERS: &str = "read_cold_beside_writers";
+
+/// The row of sealed reads to a socket.
+pub const READ_SEALED: &str = "read_sealed_socket";
+
+/// The rows of bare loops that send a file to a socket.
+pub const BARE_SENDFILE: &str = "socket_sendfile";
+/// As above.
+pub const BARE_COPY: &str = "socket_pread_send";
 
 /// Bytes of a batch of the rows that have many partitions: one of 1 KB.
 const SMALL_BATCH_BYTES: u64 = 1024;
@@ -30,6 +45,10 @@ pub enum Arm {
     Engine,
     /// Raw durable writes, one a batch, to a file a partition: what group commit saves.
     Direct(Job),
+    /// Appends to the engine, with a reader beside them that goes through cold segments.
+    Beside,
+    /// Reads to a socket.
+    Read(Way),
     /// The engine's start after a kill.
     Recover,
     /// Raw reads of as many bytes as that start read.
@@ -113,6 +132,12 @@ impl Row {
         }
     }
 
+    const fn read(name: &'static str, way: Way, beside: Beside) -> Self {
+        let arm = Arm::Read(way);
+        let step = reads::STEP_BYTES as u64;
+        Self { arm, policy: None, beside, ..Self::engine(name, step, 1, 1) }
+    }
+
     const fn against_floor(self, floor: &'static str) -> Self {
         Self { floor: Some(floor), plotted: true, ..self }
     }
@@ -120,9 +145,11 @@ impl Row {
     /// What it measures.
     pub const fn kind(&self) -> Kind {
         match self.arm {
-            Arm::Device(_) | Arm::RawRead => Kind::Device,
+            Arm::Device(_) | Arm::RawRead | Arm::Read(Way::Sendfile | Way::Copy) => Kind::Device,
             Arm::Floor => Kind::Floor,
-            Arm::Engine | Arm::Direct(_) | Arm::Recover => Kind::Engine,
+            Arm::Engine | Arm::Beside | Arm::Read(_) | Arm::Direct(_) | Arm::Recover => {
+                Kind::Engine
+            }
         }
     }
 }
@@ -135,7 +162,7 @@ const ONE: u64 = crate::onebatch::BATCH_BYTES as u64;
 
 /// All rows, in the order of the table. Rows that are compared stand near each other, so that they
 /// also run near each other.
-pub static ROWS: [Row; 19] = [
+pub static ROWS: [Row; 24] = [
     Row { plotted: true, ..Row::device(RAW_FLUSH, job((4 << 10, 1), true)) },
     Row::device("device_os_512k_q8", job((512 << 10, 8), false)),
     Row {
@@ -147,7 +174,8 @@ pub static ROWS: [Row; 19] = [
     Row::device("device_dsync_128k_q8", job(SPLITS[1], true)),
     Row::device("device_dsync_256k_q4", job(SPLITS[2], true)),
     Row::device("device_dsync_512k_q2", job(SPLITS[3], true)),
-    Row::engine("append_group_64k_q16", 64 << 10, 1, 16),
+    Row::engine(WRITERS, 64 << 10, 1, 16),
+    Row { arm: Arm::Beside, ..Row::engine(BESIDE_WRITERS, 64 << 10, 1, 16) },
     Row::floor("floor_one_record_c256", 256),
     Row::engine("append_group_one_record_c256", ONE, 1, 256).against_floor("floor_one_record_c256"),
     Row::floor("floor_one_record_c1024", 1024),
@@ -169,6 +197,10 @@ pub static ROWS: [Row; 19] = [
         }),
         ..Row::engine("append_group_partitions_1000_direct", SMALL_BATCH_BYTES, 1000, 1024)
     },
+    Row::read(BARE_SENDFILE, Way::Sendfile, Beside::Nothing),
+    Row::read(BARE_COPY, Way::Copy, Beside::Nothing),
+    Row::read(READ_SEALED, Way::Sealed, Beside::Row(BARE_SENDFILE)),
+    Row::read("read_tail", Way::Tail, Beside::Nothing),
     Row {
         arm: Arm::RawRead,
         ..Row::device(RAW_READ, job((rawread::READ_BYTES, rawread::DEPTH), false))
@@ -181,7 +213,7 @@ pub static ROWS: [Row; 19] = [
 ];
 
 /// What rows that are compared have in common: the first row of each such run of [`ROWS`], and its heading.
-pub const CHAPTERS: [(&str, &str); 6] = [
+pub const CHAPTERS: [(&str, &str); 7] = [
     (RAW_FLUSH, "A raw flush: durable writes of 4 KiB, one at a time"),
     ("device_os_512k_q8", "Large batches, acked when written: the device, then the log under os"),
     (
@@ -190,6 +222,7 @@ pub const CHAPTERS: [(&str, &str); 6] = [
     ),
     ("floor_one_record_c256", "One record a batch, durable: the floor, then the log under group"),
     ("append_group_partitions_1", "Batches of 1 KiB, durable, over more and more partitions"),
+    (BARE_SENDFILE, "Reading to a socket on this machine: bare loops, then the log"),
     (RAW_READ, "Reading back after a kill: the bytes raw, then the log reopened (p50: all of it)"),
 ];
 
@@ -232,6 +265,9 @@ mod tests {
             "append_group_partitions_10000",
             "append_group_partitions_1000_direct",
             "recover",
+            "read_tail",
+            "read_sealed_socket",
+            "read_cold_beside_writers",
         ];
         for name in fixed {
             assert!(row(name).is_some(), "{name}");

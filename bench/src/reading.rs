@@ -6,6 +6,7 @@ use serde::Serialize;
 use crate::human;
 use crate::json::Entry;
 use crate::outcome::Outcome;
+use crate::plan::{BARE_COPY, BARE_SENDFILE, BESIDE_WRITERS, READ_SEALED, WRITERS};
 
 /// From this share of the other's rate on two rows are as good as equal.
 const ALIKE: f64 = 0.9;
@@ -54,6 +55,7 @@ type Figure = fn(&Entry) -> f64;
 const RATE: Figure = |entry| entry.records_per_s;
 const MIB: Figure = |entry| entry.mib_per_s;
 const P50: Figure = |entry| entry.latency_us.p50;
+const P999: Figure = |entry| entry.latency_us.p999;
 
 const FLUSH: &str = crate::plan::RAW_FLUSH;
 const OS_LARGE: &str = "append_os_large";
@@ -123,6 +125,26 @@ pub fn ratios(rows: &[Outcome]) -> Vec<Ratio> {
             "partitions_1000_of_direct",
             rows.over((THOUSAND, RATE), (DIRECT, RATE)),
             "a durable write for each partition and batch: 1000 partitions that share flushes",
+        ),
+        percent(
+            "sealed_of_sendfile",
+            rows.over((READ_SEALED, MIB), (BARE_SENDFILE, MIB)),
+            "of a bare sendfile loop: sealed segments in the page cache, to a socket",
+        ),
+        percent(
+            "sealed_of_pread_send",
+            rows.over((READ_SEALED, MIB), (BARE_COPY, MIB)),
+            "of a bare loop of pread and send: the same",
+        ),
+        percent(
+            "writers_beside_reader",
+            rows.over((BESIDE_WRITERS, RATE), (WRITERS, RATE)),
+            "of writers alone: the same writers with a reader of cold segments beside them",
+        ),
+        times(
+            "writers_beside_reader_p999",
+            rows.over((BESIDE_WRITERS, P999), (WRITERS, P999)),
+            "the 99.9th percentile of writers alone: the same",
         ),
         times(
             "recover_of_read",

@@ -1,12 +1,15 @@
 //! All arms that were asked for, ready to run: the device, the floor, and the engines.
 
 use std::cell::Cell;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::thread;
 use std::time::{Duration, Instant};
 
-use anyhow::{Context, Result};
-use ringmain::LogHandle;
+use anyhow::{Context, Result, ensure};
 use ringmain::buffers::Arena;
 use ringmain::ring::backend::{AnyRing, Backend, open_ring};
+use ringmain::serve::ReadPath;
+use ringmain::{Config, LogHandle};
 
 use crate::appends::{Appends, LARGE_BYTES};
 use crate::board::Board;
@@ -17,6 +20,7 @@ use crate::env::rss_bytes;
 use crate::floor::{self, Floor};
 use crate::payload::Payload;
 use crate::plan::{Arm, Row, SLICES};
+use crate::reads::{Reads, SEALED_BYTES, Served};
 use crate::sample::{Cost, Sample};
 use crate::site::{self, Site};
 use crate::summary::Measured;
@@ -69,10 +73,18 @@ fn slice_bytes(row: &Row, each: Duration) -> u64 {
     bytes.clamp(SLICE_BYTES_MIN, SLICE_BYTES_MAX).next_multiple_of(1 << 20)
 }
 
+/// Whether the row appends to the engine.
+fn appends(row: &Row) -> bool {
+    matches!(row.arm, Arm::Engine | Arm::Beside)
+}
+
 /// Bytes on disk that these rows take.
 pub fn bytes_needed(rows: &[&Row], each: Duration) -> u64 {
     let mut bytes = DEVICE_BYTES + floor::FILE_BYTES;
-    for row in rows.iter().filter(|row| row.arm == Arm::Engine) {
+    let reads = rows.iter().filter(|row| matches!(row.arm, Arm::Read(_) | Arm::Beside));
+    // An engine of the read rows, and a cold log in another.
+    bytes += reads.count().min(2) as u64 * 2 * SEALED_BYTES;
+    for row in rows.iter().filter(|row| appends(row)) {
         bytes += match row.partitions {
             1 => slice_bytes(row, each) * ROUNDS,
             many => many * partition_bytes(many),
@@ -87,6 +99,8 @@ struct Place {
     site: Site,
     /// By topic.
     logs: Vec<(&'static str, Vec<LogHandle>)>,
+    /// A log that is read past the page cache, where a row wants one.
+    cold: Option<Served>,
     /// By how much resident memory grew while this engine was opened and ran; the others idle meanwhile.
     rss_bytes: Cell<u64>,
 }
@@ -109,6 +123,7 @@ pub struct Rig<'a> {
     direct: bool,
     floor: Option<Floor>,
     places: Vec<Place>,
+    reads: Option<Reads>,
     fallback: Option<String>,
     payload: &'a Payload,
     board: &'static Board,
@@ -133,7 +148,9 @@ impl<'a> Rig<'a> {
         let clients = rows.iter().map(|row| row.in_flight as u32).max().unwrap_or(1);
         let floor = rows.iter().any(|row| row.arm == Arm::Floor);
         let floor = floor.then(|| Floor::start(&dir.subdir("floor")?, clients)).transpose()?;
-        let places = places(&rows, dir)?;
+        let places = places(&rows, dir, payload)?;
+        let read = rows.iter().any(|row| matches!(row.arm, Arm::Read(_)));
+        let reads = read.then(|| Reads::prepare(&dir.subdir("reads")?, payload)).transpose()?;
         let raw = dir.subdir("device")?;
         let cores = Cores::near(&raw);
         let mut plots = vec![Plot::prepare(&raw, 1, DEVICE_BYTES)?];
@@ -150,7 +167,19 @@ impl<'a> Rig<'a> {
         let direct = plots.iter().all(|plot| plot.direct);
         let fallback = fallback.map(|reason| reason.to_string());
         let board = Board::leaked(clients);
-        Ok(Self { rows, each, cores, device, direct, floor, places, fallback, payload, board })
+        Ok(Self {
+            rows,
+            each,
+            cores,
+            device,
+            direct,
+            floor,
+            places,
+            reads,
+            fallback,
+            payload,
+            board,
+        })
     }
 
     /// The rows, in the order of the table.
@@ -162,7 +191,10 @@ impl<'a> Rig<'a> {
     pub fn unmeasured(&self, row: &'static Row) -> Measured {
         let direct = match row.arm {
             Arm::Floor => self.floor.as_ref().is_some_and(Floor::is_direct),
-            Arm::Engine => self.place(row).is_some_and(|place| place.site.is_direct()),
+            Arm::Engine | Arm::Beside => {
+                self.place(row).is_some_and(|place| place.site.is_direct())
+            }
+            Arm::Read(_) => self.reads.as_ref().is_some_and(Reads::is_direct),
             Arm::Device(_) | Arm::Direct(_) | Arm::Recover | Arm::RawRead => self.direct,
         };
         Measured { row, direct, slices: Vec::new() }
@@ -186,6 +218,10 @@ impl<'a> Rig<'a> {
             }
             Arm::Floor => self.floor(row, time),
             Arm::Engine => self.engine(row, time),
+            Arm::Beside => self.beside(row, time),
+            Arm::Read(way) => {
+                self.reads.as_ref().context("the logs to be read are not there")?.slice(way, time)
+            }
             Arm::Recover | Arm::RawRead => unreachable!("not a row of slices"),
         }
     }
@@ -200,6 +236,24 @@ impl<'a> Rig<'a> {
         let floor = self.floor.as_ref().context("the floor is not running")?;
         let _pinned = Pinned::to(self.cores.clients);
         drive(&mut floor.target(self.payload), &load(row, time, u64::MAX), self.board)
+    }
+
+    /// Appends, while a reader goes through a cold log of the same shard. The figures are the writers'.
+    fn beside(&self, row: &Row, time: Duration) -> Result<Sample> {
+        let place = self.place(row).context("the engine is not open")?;
+        let cold = place.cold.as_ref().context("the cold log was not made")?;
+        let (core, over) = (self.cores.clients, AtomicBool::new(false));
+        thread::scope(|scope| {
+            let reader = scope.spawn(|| cold.read_until(core, &over));
+            let sample = self.engine(row, time);
+            over.store(true, Ordering::Relaxed);
+            let read = match reader.join() {
+                Ok(read) => read?,
+                Err(panic) => std::panic::resume_unwind(panic),
+            };
+            ensure!(read > 0, "the reader beside the writers read nothing");
+            sample
+        })
     }
 
     fn engine(&self, row: &Row, time: Duration) -> Result<Sample> {
@@ -259,6 +313,9 @@ impl<'a> Rig<'a> {
         if let Some(floor) = self.floor {
             floor.stop()?;
         }
+        if let Some(reads) = self.reads.filter(|_| keep) {
+            reads.close()?;
+        }
         for place in self.places.into_iter().filter(|_| keep) {
             place.site.close()?;
         }
@@ -277,20 +334,30 @@ fn load(row: &Row, time: Duration, bytes_max: u64) -> Load {
 }
 
 /// An engine for each count of partitions, so that one row's partitions are not in another row's way.
-fn places(rows: &[&'static Row], dir: &mut WorkDir) -> Result<Vec<Place>> {
+fn places(rows: &[&'static Row], dir: &mut WorkDir, payload: &Payload) -> Result<Vec<Place>> {
     let mut places: Vec<Place> = Vec::new();
-    for row in rows.iter().filter(|row| row.arm == Arm::Engine) {
+    for row in rows.iter().filter(|row| appends(row)) {
         let resident = rss_bytes();
         let at = places.iter().position(|place| place.partitions == row.partitions);
         let at = if let Some(at) = at {
             at
         } else {
-            let site = Site::open(&dir.subdir(&format!("engine-{}", row.partitions))?)?;
+            let at = dir.subdir(&format!("engine-{}", row.partitions))?;
+            // A log that is read again and again would not stay cold.
+            let read_path = Some(ReadPath::Direct);
+            let site = Site::open_with(Config { read_path, ..site::config(&at) })?;
             let (logs, rss_bytes) = (Vec::new(), Cell::new(0));
-            places.push(Place { partitions: row.partitions, site, logs, rss_bytes });
+            let partitions = row.partitions;
+            places.push(Place { partitions, site, logs, cold: None, rss_bytes });
             places.len() - 1
         };
         let place = &mut places[at];
+        if row.arm == Arm::Beside {
+            let log = place.site.logs("cold", 1, 0)?.pop().context("one log")?;
+            let seals = true;
+            let cold = Served::start(place.site.engine(), log, (SEALED_BYTES, seals), payload)?;
+            place.cold = Some(cold);
+        }
         if place.logs.iter().any(|(name, _)| *name == topic(row)) {
             continue;
         }

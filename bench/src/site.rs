@@ -32,13 +32,21 @@ impl Site {
     /// # Errors
     /// If it can't be opened.
     pub fn open(dir: &Path) -> Result<Self> {
-        let config = config(dir);
+        Self::open_with(config(dir))
+    }
+
+    /// The same with settings of one's own.
+    ///
+    /// # Errors
+    /// As above.
+    pub fn open_with(config: Config) -> Result<Self> {
         let journal_bytes = config.journal_bytes;
         let engine = Engine::open(config).context("cannot open the engine")?;
         Ok(Self { engine: Some(engine), journal_bytes })
     }
 
-    fn engine(&self) -> &Engine {
+    /// The engine.
+    pub fn engine(&self) -> &Engine {
         self.engine.as_ref().expect("closing it takes the site")
     }
 

@@ -17,6 +17,11 @@ use crate::log::plan::Bounds;
 use crate::ring::{Ring, Wait};
 use crate::types::Durability;
 
+mod paths;
+
+pub use paths::PathCalibration;
+pub(crate) use paths::calibrate_paths;
+
 /// Writes measured for each figure.
 const ROUNDS: usize = 32;
 const SMALL_BYTES: usize = 4096;

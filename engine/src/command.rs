@@ -73,6 +73,15 @@ pub enum Op {
         /// `fdatasync`: only what is needed to read the data back.
         data_only: bool,
     },
+    /// Begin to bring a file's bytes into the page cache (`POSIX_FADV_WILLNEED`).
+    Advise {
+        /// The file.
+        file: FileHandle,
+        /// First byte.
+        pos: u64,
+        /// How many bytes.
+        len: u32,
+    },
     /// Reserve space, extending the file (`fallocate` mode 0).
     Allocate {
         /// The file.

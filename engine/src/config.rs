@@ -2,6 +2,7 @@
 
 use std::path::PathBuf;
 
+use crate::command::sockets::ReadPath;
 use crate::error::OpenError;
 pub use crate::ring::backend::Backend;
 use crate::types::{Durability, FlushPolicy, PartitionName, Prepare, Retention, WriteMode};
@@ -35,6 +36,9 @@ pub struct Config {
     pub prepare: Prepare,
     /// The durability primitive. Default: calibrated at the first opening and stored.
     pub durability: Option<Durability>,
+    /// How sealed segments go to sockets. Default: what is the fastest here, measured when the first
+    /// server is started and stored.
+    pub read_path: Option<ReadPath>,
     /// Which ring. Default [`Backend::Auto`].
     pub backend: Backend,
     /// How long a shard spins before it sleeps, in microseconds. Default 0; 300 halves the ack of a lone
@@ -62,6 +66,7 @@ impl Config {
             write_mode: None,
             prepare: Prepare::Prezero,
             durability: None,
+            read_path: None,
             backend: Backend::Auto,
             spin_us: 0,
             placement: Vec::new(),

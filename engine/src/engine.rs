@@ -4,12 +4,12 @@ use std::collections::{BTreeMap, HashMap};
 use std::fs::{self, File};
 use std::io;
 use std::path::Path;
-use std::sync::Arc;
 use std::sync::mpsc;
+use std::sync::{Arc, OnceLock};
 use std::thread::JoinHandle;
 
 use crate::buffers::Arena;
-use crate::calibrate::{Calibration, calibrate};
+use crate::calibrate::{Calibration, PathCalibration, calibrate};
 use crate::clock::SystemClock;
 use crate::config::Config;
 use crate::error::{ControlError, OpenError};
@@ -59,6 +59,7 @@ pub struct Engine {
     report: RecoveryReport,
     facts: Facts,
     closed: bool,
+    paths: OnceLock<PathCalibration>,
     _lock: File,
 }
 
@@ -135,6 +136,7 @@ impl Engine {
             report,
             facts,
             closed: false,
+            paths: OnceLock::new(),
             _lock: held,
         };
         let (ready, started) = mpsc::channel();

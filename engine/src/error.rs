@@ -298,6 +298,9 @@ pub enum ServeError {
         /// How many there are.
         shards: usize,
     },
+    /// It could not be measured how segments go to sockets; say it in the configuration (`read_path`).
+    #[error("measuring how segments go to sockets: {0}; set `read_path`")]
+    Calibration(String),
     /// The engine is closed.
     #[error("the engine is closed")]
     Closed,

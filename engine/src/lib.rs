@@ -40,7 +40,7 @@ mod stats;
 pub mod types;
 mod window;
 
-pub use calibrate::Calibration;
+pub use calibrate::{Calibration, PathCalibration};
 pub use config::{Backend, Config};
 pub use engine::{Engine, Facts};
 pub use handle::fetch::FetchFuture;

@@ -241,6 +241,21 @@ pub const SEND_JOIN_BYTES: usize = 16 * 1024;
 /// Bytes of a log that one step of a connection sends: the shard's turn is as long as copying them takes.
 pub const SEND_STEP_BYTES: usize = 512 * 1024;
 
+/// Bytes of a cold segment that are read at once, and kept together in memory.
+pub const COLD_BLOCK_BYTES: usize = 256 * 1024;
+
+/// The share of a shard's arena that blocks of cold segments are kept in: one part in so many.
+pub const COLD_MEMORY_SHARE: usize = 16;
+
+/// Reads of cold blocks in flight in a shard: a reader that is a day behind leaves the device to writers.
+pub const COLD_READS_IN_FLIGHT: usize = 2;
+
+/// Blocks that were dropped from memory and are remembered, to tell what is read again.
+pub const COLD_GHOSTS_MAX: usize = 4096;
+
+/// Time within which what is read again is brought into the page cache, in nanoseconds.
+pub const COLD_AGAIN_NS: u64 = 30_000_000_000;
+
 /// Bytes of what a peer still sends that a connection being finished reads and throws away.
 pub const FINISH_BYTES_MAX: usize = 16 * 1024 * 1024;
 
@@ -251,6 +266,7 @@ const _: () = {
     assert!(GROUP_ENTRIES_MAX * 64 <= crate::buffers::CHUNK_BYTES_MAX);
     assert!(PREPARE_BYTES_MIN <= PREPARE_BYTES_MAX);
     assert!(READ_FILES_MIN < FILES_MIN && READ_FILES_MIN <= READ_FILES_MAX);
+    assert!(COLD_BLOCK_BYTES <= crate::buffers::CHUNK_BYTES_MAX);
     assert!(FETCH_BYTES_MAX >= BATCH_BYTES_MAX);
     assert!(CUTS_KEPT_MAX > 1);
 };

@@ -8,7 +8,7 @@ use ringmain::{Config, Engine};
 use crate::support::{batch, everywhere};
 
 /// Clock ticks, a hundredth of a second each, that the engine's threads have used.
-fn ticks() -> u64 {
+pub(crate) fn ticks() -> u64 {
     let mut sum = 0;
     for task in fs::read_dir("/proc/self/task").unwrap() {
         // A thread may end meanwhile.

@@ -25,3 +25,4 @@ mod sigkill;
 mod sockets;
 mod support;
 mod truncation;
+mod zero_copy;

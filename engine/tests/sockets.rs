@@ -54,7 +54,7 @@ pub(crate) fn connect(address: &Address) -> Box<dyn Peer> {
     peer
 }
 
-fn loopback() -> Address {
+pub(crate) fn loopback() -> Address {
     Address::Tcp("127.0.0.1:0".parse().unwrap())
 }
 
@@ -93,7 +93,7 @@ pub(crate) fn over_sockets(name: &str, mut test: impl FnMut(&Engine, Address)) {
 }
 
 /// A path for a socket: short, whatever the directory's is.
-fn socket_at(dir: &Path) -> Address {
+pub(crate) fn socket_at(dir: &Path) -> Address {
     let name = format!("ringmain-{}-{:x}", std::process::id(), hash(dir));
     Address::Unix(std::env::temp_dir().join(name))
 }
@@ -155,7 +155,7 @@ async fn echo(_local: Local, mut connection: Connection) {
     drop(connection.finish(Duration::from_secs(10)).await);
 }
 
-fn stop<T>(handle: ServiceHandle<T>) -> Result<T, ServeError> {
+pub(crate) fn stop<T>(handle: ServiceHandle<T>) -> Result<T, ServeError> {
     handle.stop(Duration::from_secs(20));
     handle.wait()
 }
@@ -441,4 +441,70 @@ fn all_shards_listen_at_one_address() {
     let counts: u64 = handles.into_iter().map(|handle| stop(handle).unwrap().unwrap()).sum();
     assert_eq!(counts, 64);
     engine.close().unwrap();
+}
+
+/// Memory of this process that is in use, in bytes.
+fn resident() -> u64 {
+    let pages = std::fs::read_to_string("/proc/self/statm").unwrap();
+    pages.split_whitespace().nth(1).unwrap().parse::<u64>().unwrap() * 4096
+}
+
+/// The child's part: the parent's other tests use memory and descriptors of their own.
+#[test]
+fn hold_ten_thousand_idle_connections() {
+    /// What an idle connection may take in this process, the server's future of this test included.
+    const BYTES_MAX: u64 = 2048;
+    if crate::support::from_parent("RINGMAIN_CONNECTIONS").is_none() {
+        return;
+    }
+    // Both ends are in this process.
+    let wanted = ringmain::ring::limits::raise_open_files().saturating_sub(500) / 2;
+    let count = wanted.min(10_000) as usize;
+    over_sockets("crowd", |engine, address| {
+        let serve = |_, mut connection: Connection| async move {
+            let mut bytes = Vec::new();
+            while connection.recv_into(&mut bytes).await.is_ok_and(|count| count > 0) {
+                connection.send(std::mem::take(&mut bytes)).await.unwrap();
+            }
+        };
+        let (at, handle) = start(engine, address, ListenOptions::default(), serve);
+        let mut first = connect(&at);
+        first.write_all(b"?").unwrap();
+        first.read_exact(&mut [0; 1]).unwrap();
+        let mut peers = Vec::with_capacity(count);
+        let before = resident();
+        peers.extend((1..count).map(|_| connect(&at)));
+        // All are served once the last one is: connections are accepted in their order.
+        let last = peers.last_mut().unwrap();
+        last.write_all(b"?").unwrap();
+        last.read_exact(&mut [0; 1]).unwrap();
+        let each = resident().saturating_sub(before) / count as u64;
+        let ticks = crate::idle::ticks();
+        // What is measured is a span of time.
+        std::thread::sleep(Duration::from_secs(1));
+        let used = crate::idle::ticks() - ticks;
+        eprintln!("{count} idle connections: {each} bytes each, {used} hundredths of a second");
+        assert!(each <= BYTES_MAX, "{each} bytes for an idle connection");
+        assert!(used <= 5, "{used} hundredths of a second in an idle second");
+        for peer in peers.iter_mut().step_by(97) {
+            peer.write_all(b"!").unwrap();
+            peer.read_exact(&mut [0; 1]).unwrap();
+        }
+        drop(peers);
+        drop(first);
+        assert_eq!(stop(handle), Ok(Ok(count as u64)));
+    });
+}
+
+#[test]
+fn ten_thousand_idle_connections_take_bounded_memory_and_no_processor_time() {
+    let mut child = crate::support::child(
+        "sockets::hold_ten_thousand_idle_connections",
+        &[("RINGMAIN_CONNECTIONS", "1")],
+    );
+    let output = child.output().unwrap();
+    let told = String::from_utf8_lossy(&output.stderr);
+    assert!(output.status.success(), "{told}");
+    assert!(told.contains("crowd: Sync, unix"), "all were measured: {told}");
+    eprintln!("{told}");
 }

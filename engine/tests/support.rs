@@ -49,6 +49,7 @@ pub(crate) fn small(dir: &Path) -> Config {
         journal_bytes: 4 << 20,
         segment_bytes: 1 << 20,
         durability: Some(ringmain::types::Durability::Fdatasync),
+        read_path: Some(ringmain::serve::ReadPath::Sendfile),
         ..Config::new(dir)
     }
 }

@@ -1,5 +1,5 @@
-//! Equal buffers cut out of an arena, for bytes that come when they like: the kernel, or a call, takes one when there is
-//! something to put in it. Ten thousand silent connections hold none.
+//! Equal buffers cut out of an arena, for bytes that come when they like: the kernel, or a call, takes one when there
+//! is something to put in it. Ten thousand silent connections hold none.
 //!
 //! # Invariants
 //! - A buffer is in one place: on the free list, with whoever [`Pool::take`] gave it to, or in one [`Lease`].
@@ -100,8 +100,8 @@ impl fmt::Debug for Pool {
 
 /// Bytes that came from a socket, in a buffer that goes back when this is dropped.
 ///
-/// There are a few dozen to a few thousand buffers for all connections of a shard: take out what is needed and drop the lease
-/// before waiting for anything.
+/// There are a few dozen to a few thousand buffers for all connections of a shard: take out what is needed and drop
+/// the lease before waiting for anything.
 pub struct Lease {
     pool: Pool,
     buffer: u16,

@@ -34,15 +34,36 @@ pub enum Family {
     Tcp,
 }
 
-/// How bytes of a file come to a socket.
+/// How bytes of a sealed segment come to a socket.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub enum FilePath {
+pub enum ReadPath {
     /// `sendfile(2)`: from the page cache, no copy to the program.
     Sendfile,
     /// `splice(2)` through a pipe: the same in two calls.
     Splice,
     /// A mapping of the file, and `send(2)` from it.
     Mmap,
+    /// `preadv2(2)` from the page cache into memory that stays in the core's cache, and `send(2)` from there.
+    Copy,
+    /// Never through the page cache: `O_DIRECT` into memory of the shard, and sent from there.
+    Direct,
+}
+
+impl ReadPath {
+    /// All of them.
+    pub const ALL: [Self; 5] = [Self::Sendfile, Self::Splice, Self::Mmap, Self::Copy, Self::Direct];
+
+    /// Its name in figures and files.
+    #[must_use]
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Sendfile => "sendfile",
+            Self::Splice => "splice",
+            Self::Mmap => "mmap",
+            Self::Copy => "copy",
+            Self::Direct => "direct",
+        }
+    }
 }
 
 /// One operation on a socket. At most one of [`NetOp::Accept`] and [`NetOp::Recv`], and one of those that send, is
@@ -86,7 +107,8 @@ pub enum NetOp {
         /// More follows at once.
         more: bool,
     },
-    /// Send as much of a file as the socket takes at once. Completes with [`NetDone::Count`]; 0 also at the file's end.
+    /// Send as much of a file as the socket takes at once, if the page cache has all of it, which is asked. Completes
+    /// with [`NetDone::Count`], 0 also at the file's end, or with [`NetDone::Cold`].
     SendFile {
         /// The connection.
         socket: SocketHandle,
@@ -97,7 +119,7 @@ pub enum NetOp {
         /// Most bytes sent.
         len: u32,
         /// By which calls.
-        path: FilePath,
+        path: ReadPath,
     },
     /// Wait until the socket takes bytes, or has failed. Completes with [`NetDone::Unit`].
     Writable {
@@ -136,6 +158,8 @@ pub enum NetDone {
     Sent(Vec<u8>, usize),
     /// How many bytes were sent; 0 if the socket takes none now.
     Count(usize),
+    /// Nothing was sent: the bytes are not in the page cache, and to send them would block.
+    Cold,
 }
 
 /// A finished operation.

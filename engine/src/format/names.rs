@@ -8,6 +8,12 @@ pub const META: &str = "ringmain.meta";
 pub const JOURNALS: &str = "ringmain.journals";
 /// The calibration of the device.
 pub const CALIBRATION: &str = "ringmain.calibration";
+
+/// How fast sealed segments go to sockets, as measured.
+pub const READ_PATHS: &str = "ringmain.read-paths";
+
+/// What is sent for that, and removed after.
+pub const READ_PATHS_TRIAL: &str = "ringmain.read-paths.tmp";
 /// Present after a clean shutdown.
 pub const CLEAN: &str = "ringmain.clean";
 /// Held by the process that has the directory open.

@@ -156,13 +156,14 @@ async fn sync<D: Disk>(disk: &D, dir: &Path) -> Result<(), OpenError> {
 }
 
 /// Files that Kafka or a file system keeps beside partitions: left alone.
-const NEIGHBOURS: [&str; 7] = [
+const NEIGHBOURS: [&str; 8] = [
     "lost+found",
     "meta.properties",
     "bootstrap.checkpoint",
     "replication-offset-checkpoint",
     ".kafka_cleanshutdown",
     names::CALIBRATION,
+    names::READ_PATHS,
     names::LOCK,
 ];
 

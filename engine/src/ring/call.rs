@@ -31,6 +31,7 @@ pub(super) enum Call {
     Write { file: Target, from: *const u8, len: u32, pos: u64, durable: bool },
     Read { file: Target, to: *mut u8, len: u32, pos: u64 },
     Sync { file: Target, data_only: bool },
+    Advise { file: Target, pos: u64, len: u32 },
     Allocate { file: Target, pos: u64, len: u64 },
     Truncate { file: Target, len: u64 },
     Rename { from: *const c_char, to: *const c_char },
@@ -110,6 +111,14 @@ impl Call {
             Self::Sync { file, data_only: false } => {
                 // SAFETY: no memory is involved.
                 unsafe { libc::fsync(file.fd) }
+            }
+            Self::Advise { file, pos, len } => {
+                let advice = libc::POSIX_FADV_WILLNEED;
+                // SAFETY: no memory is involved.
+                let error =
+                    unsafe { libc::posix_fadvise(file.fd, offset(pos), len.into(), advice) };
+                // The one call here that returns its error's number.
+                return -error;
             }
             Self::Allocate { file, pos, len } => {
                 // SAFETY: no memory is involved.

@@ -30,6 +30,7 @@ use crate::buffers::Arena;
 use crate::command::{Completion, Op};
 
 pub use net::Sockets;
+pub use net::trial::{Trial, try_paths};
 
 #[doc(hidden)]
 pub mod sim;

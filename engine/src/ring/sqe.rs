@@ -63,6 +63,11 @@ pub(super) fn entry(call: &Call, registered: &Range<usize>) -> Entry {
             let sync = if data_only { FsyncFlags::DATASYNC } else { FsyncFlags::empty() };
             opcode::Fsync::new(fd).flags(sync).build().flags(flags)
         }
+        Call::Advise { file, pos, len } => {
+            let (fd, flags) = descriptor(file);
+            let advise = opcode::Fadvise::new(fd, len.into(), libc::POSIX_FADV_WILLNEED);
+            advise.offset(pos).build().flags(flags)
+        }
         Call::Allocate { file, pos, len } => {
             let (fd, flags) = descriptor(file);
             opcode::Fallocate::new(fd, len).offset(pos).build().flags(flags)

@@ -77,6 +77,7 @@ impl Task {
             | Op::Write { file, .. }
             | Op::Read { file, .. }
             | Op::Sync { file, .. }
+            | Op::Advise { file, .. }
             | Op::Allocate { file, .. }
             | Op::Truncate { file, .. }
             | Op::Length { file } => Some(file),
@@ -123,6 +124,9 @@ impl Task {
             Op::Close { file } => Call::Close { file: files.target(*file) },
             Op::Sync { file, data_only } => {
                 Call::Sync { file: files.target(*file), data_only: *data_only }
+            }
+            Op::Advise { file, pos, len } => {
+                Call::Advise { file: files.target(*file), pos: *pos, len: *len }
             }
             Op::Allocate { file, pos, len } => {
                 Call::Allocate { file: files.target(*file), pos: *pos, len: *len }

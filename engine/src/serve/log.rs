@@ -8,9 +8,10 @@ use std::task::{Context as TaskContext, Poll};
 use crate::batch::Batch;
 use crate::error::{AppendError, ReadError};
 use crate::journal::LogId;
+use crate::shard::fetch::{self, Fetch, Fetched};
 use crate::shard::inbox::Appended;
 use crate::shard::inbox::local::LocalAppend;
-use crate::shard::net::Service;
+use crate::shard::net::{LogRange, Service, locate};
 use crate::shard::{Context, read};
 use crate::types::{Isolation, Offset, Watermarks};
 
@@ -33,8 +34,9 @@ impl LocalLog {
         self.engine(|| self.cx.state.borrow_mut().log(self.id).map(|log| log.watermarks()))
     }
 
-    /// Appends a batch; ends with its ack, as [`crate::LogHandle::append`] does, and is admitted as there: it waits while
-    /// the shard's budget is used up. Begins with the first poll; from then on dropping the future cancels nothing.
+    /// Appends a batch; ends with its ack, as [`crate::LogHandle::append`] does, and is admitted as there: it waits
+    /// while the shard's budget is used up. Begins with the first poll; from then on dropping the future cancels
+    /// nothing.
     pub fn append(
         &self,
         batch: Batch,
@@ -51,6 +53,28 @@ impl LocalLog {
     ) -> impl Future<Output = Result<Vec<u8>, ReadError>> + 'static {
         let (cx, id) = (self.cx.clone(), self.id);
         self.run(async move { read::read(&cx, id, offset, max_bytes, isolation).await })
+    }
+
+    /// Fetches, as [`crate::LogHandle::fetch`] does.
+    pub fn fetch(
+        &self,
+        fetch: Fetch,
+    ) -> impl Future<Output = Result<Fetched, ReadError>> + 'static {
+        let (cx, id) = (self.cx.clone(), self.id);
+        self.run(async move { fetch::fetch(&cx, id, fetch).await })
+    }
+
+    /// Finds the bytes of a fetch, waiting for them as it says, for [`crate::serve::Connection::send_log`]. Payload is
+    /// neither read nor checked: whoever receives it does that.
+    ///
+    /// # Errors
+    /// As [`crate::LogHandle::fetch`].
+    pub fn locate(
+        &self,
+        fetch: Fetch,
+    ) -> impl Future<Output = Result<LogRange, ReadError>> + 'static {
+        let (cx, id) = (self.cx.clone(), self.id);
+        self.run(async move { locate(&cx, id, fetch).await })
     }
 
     fn engine<T>(&self, piece: impl FnOnce() -> T) -> T {

@@ -1,7 +1,7 @@
 //! Servers inside a shard: what they are given, and how they are held from outside.
 //!
-//! A server is a future on a shard's own thread. Its sockets are on the shard's ring, its logs at hand without a way through
-//! an inbox: [`crate::Engine::serve`] starts one, [`Local`] is what it works with.
+//! A server is a future on a shard's own thread. Its sockets are on the shard's ring, its logs at hand without a way
+//! through an inbox: [`crate::Engine::serve`] starts one, [`Local`] is what it works with.
 
 mod local;
 mod log;
@@ -15,9 +15,9 @@ pub use local::{Elapsed, Local};
 pub use log::LocalLog;
 
 pub use crate::buffers::pool::Lease;
-pub use crate::command::sockets::{Address, Family};
+pub use crate::command::sockets::{Address, Family, ReadPath};
 pub use crate::shard::inbox::local::LocalAppend;
-pub use crate::shard::net::{Connection, ListenOptions, Listener, Sender};
+pub use crate::shard::net::{Connection, ListenOptions, Listener, LogRange, ReadPaths, Sender};
 
 use crate::error::ServeError;
 use crate::handle::{Remote, Reply, block_on};
@@ -65,9 +65,9 @@ impl<T> ServiceHandle<T> {
         Self { remote, stop, reply }
     }
 
-    /// Asks the service to end: listeners accept no more ([`NetError::Stopping`]), connections that wait for a request are
-    /// told so, the others go on. What has not ended after `within` is dropped, its connections closed. Returns at once;
-    /// [`ServiceHandle::wait`] waits.
+    /// Asks the service to end: listeners accept no more ([`NetError::Stopping`]), connections that wait for a request
+    /// are told so, the others go on. What has not ended after `within` is dropped, its connections closed. Returns at
+    /// once; [`ServiceHandle::wait`] waits.
     ///
     /// [`NetError::Stopping`]: crate::error::NetError::Stopping
     pub fn stop(&self, within: Duration) {

@@ -12,6 +12,7 @@ use crate::batch::validate_stored;
 use crate::error::ReadError;
 use crate::format::batch_header::BatchHeader;
 use crate::journal::LogId;
+use crate::log::Log;
 use crate::types::{Incarnation, Isolation, Offset, Watermarks};
 
 use super::Context;
@@ -22,9 +23,10 @@ mod locate;
 mod source;
 pub(crate) mod waiters;
 
+pub(crate) use locate::Range;
+#[cfg(test)]
+pub(crate) use locate::Run;
 pub(crate) use locate::{Located, locate};
-#[allow(unused_imports, reason = "for servers inside the shard")]
-pub(crate) use locate::{Range, Run};
 
 /// What a reader asks for: whole batches from an offset on.
 ///
@@ -89,6 +91,21 @@ pub struct ReadMark {
     cuts: u64,
 }
 
+impl ReadMark {
+    /// How often the log was cut.
+    pub(crate) fn cuts(self) -> u64 {
+        self.cuts
+    }
+
+    /// Where the log, which now is at `now`, was cut back to since, if it was.
+    pub(crate) fn cut_since(self, now: Self, log: &Log) -> Option<Offset> {
+        if (self.incarnation, self.opening) != (now.incarnation, now.opening) {
+            return Some(Offset::ZERO);
+        }
+        log.taken_back.since(self.cuts)
+    }
+}
+
 /// What a fetch came to: all that an answer to Kafka's Fetch says of a partition, but who leads it.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Fetched {
@@ -110,21 +127,43 @@ pub struct Fetched {
 pub(crate) async fn fetch(cx: &Context, id: LogId, mut ask: Fetch) -> Result<Fetched, ReadError> {
     let _under_way = UnderWay::begin(cx)?;
     let until = deadline(cx, ask.max_wait);
+    loop {
+        let located = enough(cx, id, &mut ask, until).await?;
+        let fetched = Box::pin(copy(cx, id, &ask, located)).await?;
+        // A full disk takes back what is only in memory, and waits for no reader.
+        if fetched.mark == current_mark(cx, id)? {
+            return Ok(fetched);
+        }
+    }
+}
+
+/// Finds where the bytes of a fetch are, and waits for them as long as it allows.
+pub(crate) async fn wait_and_locate(
+    cx: &Context,
+    id: LogId,
+    mut ask: Fetch,
+) -> Result<Located, ReadError> {
+    let _under_way = UnderWay::begin(cx)?;
+    let until = deadline(cx, ask.max_wait);
+    enough(cx, id, &mut ask, until).await
+}
+
+/// Waits until there are as many bytes as are asked for, or it is time.
+async fn enough(
+    cx: &Context,
+    id: LogId,
+    ask: &mut Fetch,
+    until: u64,
+) -> Result<Located, ReadError> {
     let min = ask.min_bytes.min(ask.max_bytes) as u64;
     loop {
         // In a box: while the fetch waits its memory is not there.
-        let located = Box::pin(locate(cx, id, &ask)).await?;
+        let located = Box::pin(locate(cx, id, ask)).await?;
         // From now on the log is held to what it was at the beginning.
-        let mark = *ask.mark.get_or_insert(located.mark);
+        ask.mark.get_or_insert(located.mark);
         let enough = located.bytes >= min || located.next < located.bound;
         if enough || cx.state.borrow().time.ns >= until {
-            let fetched = Box::pin(copy(cx, id, &ask, located)).await?;
-            // A full disk takes back what is only in memory, and waits for no reader.
-            if fetched.mark == current_mark(cx, id)? {
-                return Ok(fetched);
-            }
-            ask.mark = Some(mark);
-            continue;
+            return Ok(located);
         }
         let goal = located.bound_bytes + (min - located.bytes);
         // What it holds keeps truncations waiting.
@@ -154,7 +193,7 @@ async fn wait(cx: &Context, id: LogId, goal: (Isolation, u64), until: u64) {
     .await;
 }
 
-fn current_mark(cx: &Context, id: LogId) -> Result<ReadMark, ReadError> {
+pub(crate) fn current_mark(cx: &Context, id: LogId) -> Result<ReadMark, ReadError> {
     let mut state = cx.state.borrow_mut();
     let opening = state.journal.epoch();
     let Some(log) = state.log(id) else { return Err(ReadError::Deleted) };

@@ -73,6 +73,8 @@ pub(crate) struct Context {
     pub(crate) services: net::Services,
     /// Segment files that are open to be read.
     pub(crate) files: OpenFiles,
+    /// Blocks of cold segments.
+    pub(crate) cold: net::Cold,
     /// Recovery points of the data directory.
     pub(crate) points: Arc<Points>,
     /// Bounds how many segments are prepared at once: appends and checkpoints share the device with that.
@@ -123,6 +125,7 @@ impl<R: Ring, C: Clock> Shard<R, C> {
         let state = Rc::new(RefCell::new(state));
         let net = NetDesk::default();
         let services = net::Services::default();
+        let cold = net::Cold::new(state.borrow().arena.bytes());
         let cx = Context {
             state,
             disk,
@@ -130,6 +133,7 @@ impl<R: Ring, C: Clock> Shard<R, C> {
             tasks,
             services,
             files,
+            cold,
             points,
             preparers,
             resealers,
@@ -309,6 +313,9 @@ impl<R: Ring, C: Clock> Shard<R, C> {
     }
 
     fn begin_checkpoint(&mut self) {
+        if self.cx.state.borrow().is_short_of_memory() {
+            self.cx.cold.clear();
+        }
         {
             let mut state = self.cx.state.borrow_mut();
             if state.checkpointing {

@@ -29,13 +29,15 @@ use super::disk::ShardDisk;
 pub(crate) enum Kind {
     /// The log itself, past the page cache if the engine writes so.
     Log,
+    /// The log itself, through the page cache: for a sealed one, which nobody writes past it.
+    Pages,
     /// The sparse index by offset.
     Index,
     /// The sparse index by time.
     TimeIndex,
 }
 
-const KINDS: [Kind; 3] = [Kind::Log, Kind::Index, Kind::TimeIndex];
+const KINDS: [Kind; 4] = [Kind::Log, Kind::Pages, Kind::Index, Kind::TimeIndex];
 
 /// A file of a segment.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -339,6 +341,7 @@ pub(crate) async fn open_kind(
     };
     let (name, direct) = match kind {
         Kind::Log => (names::segment(base), direct),
+        Kind::Pages => (names::segment(base), false),
         Kind::Index => (names::index(base), false),
         Kind::TimeIndex => (names::time_index(base), false),
     };

@@ -1,4 +1,5 @@
-//! The system calls on sockets that never block: the descriptors are non-blocking, and the shard's thread makes them itself.
+//! The system calls on sockets that never block: the descriptors are non-blocking, and the shard's thread makes them
+//! itself.
 
 use std::fs;
 use std::io;
@@ -225,6 +226,14 @@ pub(super) fn sendfile(fd: RawFd, file: RawFd, pos: u64, len: usize) -> io::Resu
     counted(unsafe { libc::sendfile(fd, file, &raw mut pos, len) })
 }
 
+/// Reads what the page cache has of a file, and does not wait for the rest.
+pub(super) fn read_now(file: RawFd, to: &mut [u8], pos: u64) -> io::Result<usize> {
+    let place = libc::iovec { iov_base: to.as_mut_ptr().cast(), iov_len: to.len() };
+    let pos = libc::off_t::try_from(pos).expect("positions fit 63 bits");
+    // SAFETY: the place is writable memory, alive across the call.
+    counted(unsafe { libc::preadv2(file, &raw const place, 1, pos, libc::RWF_NOWAIT) })
+}
+
 /// The pipe that spliced bytes go through.
 #[derive(Debug)]
 pub(super) struct Pipe {
@@ -288,8 +297,8 @@ pub(super) fn send_mapped(fd: RawFd, file: RawFd, pos: u64, len: usize) -> io::R
     let file = mem::ManuallyDrop::new(unsafe { fs::File::from_raw_fd(file) });
     let mut options = memmap2::MmapOptions::new();
     options.offset(pos).len(len);
-    // SAFETY: the file is sealed and open under a lease: we neither write nor cut it. Should somebody else, the bytes are
-    // only handed to the kernel, never looked at here.
+    // SAFETY: the file is sealed and open under a lease: we neither write nor cut it. Should somebody else, the bytes
+    // are only handed to the kernel, never looked at here.
     let map = unsafe { options.map(&*file) }.map_err(numbered)?;
     let flags = send_flags(false) | libc::MSG_DONTWAIT;
     // SAFETY: the range is mapped across the call; no reference to it is made.

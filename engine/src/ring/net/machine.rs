@@ -5,11 +5,12 @@ use std::fs;
 use std::io;
 use std::os::fd::{OwnedFd, RawFd};
 
-use super::calls::{self, Pipe, unless_blocked};
+use super::calls::{self, unless_blocked};
+use super::pages::Pages;
 use super::table::{Armed, Listening, NetKey, Output, Side, Socket, Table};
 use crate::buffers::pool::{POOLED_BYTES, Pool};
 use crate::buffers::{Arena, CHUNK_BYTES_MAX};
-use crate::command::sockets::{Address, FilePath, NetCompletion, NetDone, NetOp, SocketHandle};
+use crate::command::sockets::{Address, NetCompletion, NetDone, NetOp, SocketHandle};
 use crate::limits::{ACCEPTED_WAITING_MAX, RECEIVE_MEMORY_SHARE};
 use crate::ring::files::Files;
 
@@ -61,7 +62,7 @@ pub struct Sockets {
     pool: Option<Pool>,
     /// Buffers that the kernel has to receive into.
     lent: usize,
-    pipe: Option<Pipe>,
+    pages: Pages,
 }
 
 impl Sockets {
@@ -77,7 +78,7 @@ impl Sockets {
             arena: None,
             pool: None,
             lent: 0,
-            pipe: None,
+            pages: Pages::default(),
         }
     }
 
@@ -351,22 +352,16 @@ impl Sockets {
                 self.counted(key, sent)
             }
             Output::File { file, pos, len, path } => {
-                let (file, at, len) = (files.target(*file).fd, *pos, *len as usize);
-                let sent = match path {
-                    FilePath::Sendfile => calls::sendfile(fd, file, at, len),
-                    FilePath::Mmap => calls::send_mapped(fd, file, at, len),
-                    FilePath::Splice => self.splice(fd, (file, at), len),
-                };
-                self.counted(key, unless_blocked(sent))
+                let (file, pos, len, path) = (files.target(*file).fd, *pos, *len as usize, *path);
+                match self.pages.send(fd, (file, pos, len), path) {
+                    Ok(None) => {
+                        self.finish_output(key, Ok(|_| NetDone::Cold));
+                        None
+                    }
+                    sent => self.counted(key, unless_blocked(sent.map(Option::unwrap_or_default))),
+                }
             }
         }
-    }
-
-    fn splice(&mut self, fd: RawFd, from: (RawFd, u64), len: usize) -> io::Result<usize> {
-        let pipe = self.pipe.take().map_or_else(Pipe::new, Ok)?;
-        let (sent, pipe) = pipe.splice(fd, from, len);
-        self.pipe = pipe;
-        sent
     }
 
     fn counted(&mut self, key: NetKey, sent: io::Result<Option<usize>>) -> Option<NetCall> {
@@ -386,23 +381,25 @@ impl Sockets {
 
     /// Ends what is asked for on a side, if anything is: with a count, or an error's number.
     fn end(&mut self, key: NetKey, outcome: Result<usize, i32>) {
-        let socket = self.table.get(key);
-        let failure = outcome.map_err(io::Error::from_raw_os_error);
-        let (token, result) = match key.side {
-            Side::In => {
-                let Some(token) = socket.input.take() else { return };
-                (token, failure.map(|_| NetDone::Received(None)))
-            }
-            Side::Out => {
-                let Some((token, output)) = socket.output.take() else { return };
-                let done = |count| match output {
+        let outcome = outcome.map_err(io::Error::from_raw_os_error);
+        if key.side == Side::Out {
+            let done = |count| {
+                move |output| match output {
                     Output::Bytes { bytes, .. } => NetDone::Sent(bytes, count),
                     Output::Slices { .. } | Output::File { .. } => NetDone::Count(count),
                     Output::Writable => NetDone::Unit,
-                };
-                (token, failure.map(done))
-            }
-        };
+                }
+            };
+            self.finish_output(key, outcome.map(done));
+        } else if let Some(token) = self.table.get(key).input.take() {
+            let result = outcome.map(|_| NetDone::Received(None));
+            self.ready.push_back(NetCompletion { token, result });
+        }
+    }
+
+    fn finish_output(&mut self, key: NetKey, outcome: io::Result<impl FnOnce(Output) -> NetDone>) {
+        let Some((token, output)) = self.table.get(key).output.take() else { return };
+        let result = outcome.map(|done| done(output));
         self.ready.push_back(NetCompletion { token, result });
     }
 

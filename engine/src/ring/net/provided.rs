@@ -50,8 +50,8 @@ impl Provided {
         let mut count = 0;
         while let Some(buffer) = pool.take() {
             let place = self.tail & (self.entries - 1);
-            // SAFETY: the place is inside the ring. The kernel does not look at it before the tail is moved: the ring has
-            // as many places as there are buffers, so this one's last buffer has been used up.
+            // SAFETY: the place is inside the ring. The kernel does not look at it before the tail is moved: the ring
+            // has as many places as there are buffers, so this one's last buffer has been used up.
             let entry = unsafe { &mut *ring.add(usize::from(place)) };
             entry.set_addr(pool.at(buffer).expose_provenance() as u64);
             entry.set_len(POOLED_BYTES as u32);

@@ -6,7 +6,7 @@ use std::path::PathBuf;
 
 use crate::buffers::Slice;
 use crate::command::FileHandle;
-use crate::command::sockets::{FilePath, SocketHandle};
+use crate::command::sockets::{ReadPath, SocketHandle};
 use crate::limits::SOCKETS_MAX;
 
 /// Set in `user_data` of a socket's entries; the index of a file operation's slot is far below.
@@ -74,7 +74,7 @@ pub(super) enum Armed {
 pub(super) enum Output {
     Bytes { bytes: Vec<u8>, from: usize, more: bool },
     Slices { slices: Vec<Slice>, more: bool },
-    File { file: FileHandle, pos: u64, len: u32, path: FilePath },
+    File { file: FileHandle, pos: u64, len: u32, path: ReadPath },
     Writable,
 }
 

@@ -334,6 +334,8 @@ impl State {
                 self.core.volume.file(ino)?.read(pos, len as u64, |part| buf.append(part));
                 Ok(Done::Read(buf))
             }
+            // There is no page cache here.
+            Op::Advise { .. } => Ok(Done::Unit),
             Op::Length { file } => {
                 let ino = self.handle(file).ino;
                 self.core.volume.file(ino).map(|file| Done::Length(file.len()))
@@ -494,6 +496,7 @@ fn file_of(op: &Op) -> Option<FileHandle> {
         | Op::Write { file, .. }
         | Op::Read { file, .. }
         | Op::Sync { file, .. }
+        | Op::Advise { file, .. }
         | Op::Allocate { file, .. }
         | Op::Truncate { file, .. }
         | Op::Length { file } => Some(*file),

@@ -30,6 +30,7 @@ pub(crate) struct Range {
 }
 
 /// A range by where its bytes are.
+#[cfg(test)]
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Run {
     /// In the window of a segment of the tail, until that gives them back.
@@ -67,12 +68,13 @@ pub(crate) struct Located {
     pub(crate) last_epoch: Option<i32>,
     /// For the reader's next fetch.
     pub(crate) mark: ReadMark,
+    #[cfg_attr(not(test), expect(dead_code, reason = "held for what it holds back"))]
     reader: Reader,
 }
 
 impl Located {
     /// The ranges by where their bytes are now.
-    #[cfg_attr(not(test), expect(dead_code, reason = "for servers inside the shard"))]
+    #[cfg(test)]
     pub(crate) fn runs(&self) -> Vec<Run> {
         let mut state = self.reader.cx.state.borrow_mut();
         let mut runs = Vec::with_capacity(self.ranges.len() + 1);

@@ -9,7 +9,7 @@ use std::time::Duration;
 use super::super::Context;
 use super::super::disk::Running;
 use super::outbox::Sender;
-use super::{ListenOptions, Open, Service};
+use super::{ListenOptions, LogRange, Open, Service};
 use crate::buffers::pool::Lease;
 use crate::command::sockets::{Family, NetDone, NetOp};
 use crate::error::NetError;
@@ -51,9 +51,9 @@ impl Connection {
         self.sender.clone()
     }
 
-    /// Waits for bytes: at least one, in a buffer that goes back when the lease is dropped. `None` once the peer has shut
-    /// down its side; it may still read. Nothing is received that nobody waits for: a peer that sends without end fills
-    /// its own buffers.
+    /// Waits for bytes: at least one, in a buffer that goes back when the lease is dropped. `None` once the peer has
+    /// shut down its side; it may still read. Nothing is received that nobody waits for: a peer that sends without end
+    /// fills its own buffers.
     ///
     /// Dropping the future loses nothing.
     ///
@@ -120,8 +120,17 @@ impl Connection {
         self.sender.send(bytes).await
     }
 
-    /// Ends the connection in order: what is queued is sent, then the peer is told, and what it still sends is read until
-    /// it ends as well, so that no reset overtakes the answers. Bounded by `within` and by the connection's own times.
+    /// Queues bytes of a log to be sent. See [`Sender::send_log`].
+    ///
+    /// # Errors
+    /// As there.
+    pub async fn send_log(&self, range: LogRange) -> Result<(), NetError> {
+        self.sender.send_log(range).await
+    }
+
+    /// Ends the connection in order: what is queued is sent, then the peer is told, and what it still sends is read
+    /// until it ends as well, so that no reset overtakes the answers. Bounded by `within` and by the connection's own
+    /// times.
     ///
     /// # Errors
     /// [`NetError`]; the connection is closed in any case.

@@ -76,8 +76,8 @@ impl Listener {
         &self.address
     }
 
-    /// Waits for a connection. While there are as many as the options allow it waits for one to end. An accept that fails
-    /// for want of descriptors or memory is tried again.
+    /// Waits for a connection. While there are as many as the options allow it waits for one to end. An accept that
+    /// fails for want of descriptors or memory is tried again.
     ///
     /// Dropping the future loses nothing.
     ///

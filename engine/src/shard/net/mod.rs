@@ -1,14 +1,19 @@
-//! Servers that run inside a shard: their sockets are on its ring, their futures on its executor, and the logs they use at
-//! hand. Nothing here blocks, and nothing here leaves the thread.
+//! Servers that run inside a shard: their sockets are on its ring, their futures on its executor, and the logs they
+//! use at hand. Nothing here blocks, and nothing here leaves the thread.
 
+mod cold;
 mod connection;
 mod listener;
 mod outbox;
+mod range;
 mod service;
 
+pub(crate) use cold::Cold;
 pub use connection::Connection;
 pub use listener::{ListenOptions, Listener};
 pub use outbox::Sender;
+pub use range::LogRange;
+pub(crate) use range::locate;
 pub(crate) use service::{Service, Services, Stop};
 
 use std::cell::Cell;
@@ -17,7 +22,7 @@ use std::rc::Rc;
 
 use super::Context;
 use super::disk::NetDesk;
-use crate::command::sockets::{Family, NetDone, NetOp, SocketHandle};
+use crate::command::sockets::{Family, NetDone, NetOp, ReadPath, SocketHandle};
 use crate::local::Permit;
 use crate::ring::Ring;
 
@@ -38,6 +43,32 @@ pub(super) fn reap<R: Ring>(ring: &mut R, desk: &NetDesk) {
         let unwanted = desk.end(completion.token as u32, completion.result);
         if let Some(NetDone::Accepted(socket, _) | NetDone::Listening(socket, _)) = unwanted {
             drop(desk.start(NetOp::Close { socket, reset: false }));
+        }
+    }
+}
+
+/// How sealed segments go to sockets, for each family.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct ReadPaths {
+    /// Over Unix sockets.
+    pub unix: ReadPath,
+    /// Over TCP within this machine.
+    pub loopback: ReadPath,
+    /// Over TCP through a network card.
+    pub tcp: ReadPath,
+}
+
+impl ReadPaths {
+    /// The same for all.
+    pub(crate) const fn all(path: ReadPath) -> Self {
+        Self { unix: path, loopback: path, tcp: path }
+    }
+
+    fn of(self, family: Family) -> ReadPath {
+        match family {
+            Family::Unix => self.unix,
+            Family::Loopback => self.loopback,
+            Family::Tcp => self.tcp,
         }
     }
 }

@@ -10,15 +10,20 @@ use std::task::Poll;
 use std::time::Duration;
 
 use super::super::Context;
+use super::range::{LogRange, Step, rest};
 use super::{ListenOptions, Open, Service};
 use crate::command::sockets::{NetDone, NetOp};
-use crate::error::{Fault, NetError};
+use crate::error::{Fault, NetError, ReadError};
 use crate::limits::{SEND_JOIN_BYTES, SEND_PIECES_MAX};
 use crate::local::Notify;
+
+/// How long a connection waits before it looks for memory again.
+const SHORT_RETRY_NS: u64 = 2_000_000;
 
 /// One thing to send.
 enum Piece {
     Bytes(Vec<u8>),
+    Log(Box<LogRange>),
     /// The end.
     End,
 }
@@ -80,6 +85,21 @@ impl Sender {
         }
         self.0.wait_for(|queue| queue.has_room(bytes.len(), self.0.limit)).await?;
         self.put(Piece::Bytes(bytes));
+        Ok(())
+    }
+
+    /// Queues bytes of a log to be sent, after all that was queued before: [`LogRange::bytes`] of them, by the fastest
+    /// way there is from where they are by then. They are not checked and not copied where that can be helped, and
+    /// take no memory while they wait.
+    ///
+    /// # Errors
+    /// As [`Sender::send`]; later calls are told [`NetError::Log`] if the bytes are gone by the time they are sent,
+    /// which closes the connection: its peer waits for the rest.
+    pub async fn send_log(&self, range: LogRange) -> Result<(), NetError> {
+        self.0.wait_for(|queue| queue.pieces.len() < SEND_PIECES_MAX).await?;
+        if range.bytes() > 0 {
+            self.put(Piece::Log(Box::new(range)));
+        }
         Ok(())
     }
 
@@ -179,8 +199,8 @@ impl Shared {
         }
     }
 
-    /// Nothing more is sent, and nothing received: a peer that takes no answers gets none. What is queued is thrown away,
-    /// and what is with the kernel comes back.
+    /// Nothing more is sent, and nothing received: a peer that takes no answers gets none. What is queued is thrown
+    /// away, and what is with the kernel comes back.
     fn fail(&self, failure: NetError) {
         let op = NetOp::Shutdown { socket: self.open.handle, both: true };
         drop(self.cx.net.start(op));
@@ -203,11 +223,12 @@ impl Shared {
                     queue.writing = false;
                     break;
                 };
-                let more = matches!(queue.pieces.front(), Some(Piece::Bytes(_)));
+                let more = matches!(queue.pieces.front(), Some(Piece::Bytes(_) | Piece::Log(_)));
                 (piece, more)
             };
             let sent = match piece {
                 Piece::Bytes(bytes) => self.write_bytes(bytes, more).await,
+                Piece::Log(range) => self.write_log(&range, more).await,
                 Piece::End => {
                     let op = NetOp::Shutdown { socket: self.open.handle, both: false };
                     self.within(self.cx.net.start(op)).await.map(drop)
@@ -234,6 +255,33 @@ impl Shared {
             queue.bytes = queue.bytes.saturating_sub(count);
             drop(queue);
             self.moved.notify();
+        }
+        Ok(())
+    }
+
+    async fn write_log(&self, range: &LogRange, more: bool) -> Result<(), NetError> {
+        let last = range.ranges.len() - 1;
+        for (at, part) in range.ranges.iter().enumerate() {
+            let more = more || at < last;
+            let step = Step { cx: &self.cx, service: &self.service, open: &self.open, range, more };
+            let mut part = *part;
+            while part.from < part.to {
+                // In a box: while the peer is waited for its memory is not there.
+                let sent = match Box::pin(step.send(part)).await {
+                    // Writers have all the memory: they are soon done with some.
+                    Err(NetError::Log(ReadError::Overloaded)) => {
+                        let now = self.cx.state.borrow().time.ns;
+                        self.cx.tasks.sleep_until(now + SHORT_RETRY_NS).await;
+                        continue;
+                    }
+                    sent => sent?,
+                };
+                part = rest(part, sent);
+                if sent == 0 {
+                    let op = NetOp::Writable { socket: self.open.handle };
+                    self.within(self.cx.net.start(op)).await?;
+                }
+            }
         }
         Ok(())
     }

@@ -1,4 +1,5 @@
-//! A server's tasks as one thing: started together, stopped together, and kept from taking the shard along when one panics.
+//! A server's tasks as one thing: started together, stopped together, and kept from taking the shard along when one
+//! panics.
 
 use std::cell::{Cell, RefCell};
 use std::future::Future;
@@ -11,6 +12,7 @@ use std::task::{Context as TaskContext, Poll, Waker};
 use std::time::Duration;
 
 use super::super::Context;
+use super::ReadPaths;
 use crate::error::ServeError;
 use crate::local::Notify;
 
@@ -82,6 +84,8 @@ struct Tasks {
 /// What the tasks of one service share.
 pub(crate) struct Service {
     stop: Arc<Stop>,
+    /// How sealed segments go to its connections.
+    pub(super) paths: ReadPaths,
     tasks: RefCell<Tasks>,
     /// Rung when a task ends.
     ended: Notify,
@@ -92,9 +96,10 @@ pub(crate) struct Service {
 }
 
 impl Service {
-    pub(crate) fn new(stop: Arc<Stop>) -> Rc<Self> {
+    pub(crate) fn new(stop: Arc<Stop>, paths: ReadPaths) -> Rc<Self> {
         Rc::new(Self {
             stop,
+            paths,
             tasks: RefCell::default(),
             ended: Notify::new(),
             aborted: Cell::new(false),

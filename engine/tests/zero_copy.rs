@@ -1,0 +1,269 @@
+//! Bytes of a log that go to a socket by any way are the bytes that a read gives, or the connection is closed.
+
+use std::io::{Read, Write};
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::mpsc;
+use std::time::Duration;
+
+use ringmain::batch::batches;
+use ringmain::error::{NetError, ReadError};
+use ringmain::serve::{Connection, ListenOptions, Local, ReadPath};
+use ringmain::types::{Isolation, Offset, WriteMode};
+use ringmain::{Config, Engine, Fetch};
+
+use crate::sockets::{Peer, connect, loopback, socket_at, start, stop};
+use crate::support::{Dir, batch, everywhere, id_of, small, value};
+
+const BATCH_BYTES: usize = 20_000;
+
+/// Answers an offset and a number of bytes with what follows from there: how many bytes, where to go on, the bytes.
+async fn answer(local: Local, mut connection: Connection) {
+    let log = local.log("zero", 0).unwrap();
+    let mut asked = Vec::new();
+    while connection.recv_into(&mut asked).await.is_ok_and(|count| count > 0) {
+        while let Some(request) = asked.first_chunk::<16>() {
+            let offset = i64::from_le_bytes(request[..8].try_into().unwrap());
+            let max_bytes = u64::from_le_bytes(request[8..].try_into().unwrap()) as usize;
+            asked.drain(..16);
+            let fetch = Fetch {
+                max_bytes,
+                isolation: Isolation::Dirty,
+                max_wait: Duration::ZERO,
+                ..Fetch::from(Offset::new(offset))
+            };
+            let range = log.locate(fetch).await.unwrap();
+            let mut head = range.bytes().to_le_bytes().to_vec();
+            head.extend(range.next().get().to_le_bytes());
+            connection.send(head).await.unwrap();
+            connection.send_log(range).await.unwrap();
+        }
+    }
+}
+
+/// Asks for what follows. Returns the bytes and where to go on.
+fn fetch(peer: &mut dyn Peer, offset: i64, max_bytes: u64) -> (Vec<u8>, i64) {
+    // In one piece: a second small one would wait for the first one's acknowledgement.
+    let request = [offset.to_le_bytes(), max_bytes.to_le_bytes()].concat();
+    peer.write_all(&request).unwrap();
+    let mut head = [0; 16];
+    peer.read_exact(&mut head).unwrap();
+    let bytes = u64::from_le_bytes(head[..8].try_into().unwrap());
+    let mut body = vec![0; bytes as usize];
+    peer.read_exact(&mut body).unwrap();
+    (body, i64::from_le_bytes(head[8..].try_into().unwrap()))
+}
+
+/// Fetches everything from `offset` on; the records' ids.
+fn fetch_all(peer: &mut dyn Peer, mut offset: i64, max_bytes: u64) -> Vec<u64> {
+    let mut ids = Vec::new();
+    loop {
+        let (bytes, next) = fetch(peer, offset, max_bytes);
+        if bytes.is_empty() {
+            return ids;
+        }
+        for batch in batches(&bytes) {
+            for record in batch.unwrap().records().unwrap() {
+                let record = record.unwrap();
+                if record.offset.get() >= offset {
+                    let bytes = record.value.unwrap();
+                    let id = id_of(bytes);
+                    assert_eq!(bytes, value(id, bytes.len()), "record {id} is intact");
+                    ids.push(id);
+                }
+            }
+        }
+        offset = next;
+    }
+}
+
+fn options() -> ListenOptions {
+    ListenOptions { slow: Duration::from_secs(60), ..ListenOptions::default() }
+}
+
+#[test]
+fn every_way_sends_the_bytes_that_a_read_gives_across_segments() {
+    for path in ReadPath::ALL {
+        everywhere(&format!("ways-{}", path.name()), |config| {
+            let dir = config.dir.clone();
+            let engine =
+                Engine::open(Config { shards: 1, read_path: Some(path), ..config }).unwrap();
+            let log = engine.log("zero", 0).unwrap();
+            // Four sealed segments of a mebibyte, and a tail.
+            for id in 0..220 {
+                log.append_blocking(batch([id], BATCH_BYTES)).unwrap();
+            }
+            let expected: Vec<u64> = (0..220).collect();
+            for address in [loopback(), socket_at(&dir)] {
+                let (at, handle) = start(&engine, address, options(), answer);
+                let mut peer = connect(&at);
+                for max_bytes in [1, 70_000, 3 << 20, 64 << 20] {
+                    assert_eq!(fetch_all(&mut *peer, 0, max_bytes), expected, "{path:?}");
+                }
+                for offset in [0, 17, 60, 219] {
+                    let read = log.read_blocking(Offset::new(offset), 2 << 20, Isolation::Dirty);
+                    let (bytes, _) = fetch(&mut *peer, offset, 2 << 20);
+                    assert!(bytes == read.unwrap(), "{path:?} from {offset}");
+                }
+                drop(peer);
+                assert_eq!(stop(handle), Ok(Ok(1)));
+            }
+            engine.close().unwrap();
+        });
+    }
+}
+
+#[test]
+fn readers_by_socket_see_appends_as_they_come() {
+    everywhere("zero-live", |config| {
+        let engine = Engine::open(Config { shards: 1, ..config }).unwrap();
+        let log = engine.log("zero", 0).unwrap();
+        let (at, handle) = start(&engine, loopback(), options(), answer);
+        let over = AtomicBool::new(false);
+        std::thread::scope(|scope| {
+            let (over, at) = (&over, &at);
+            let readers: Vec<_> = (0..2)
+                .map(|nth| {
+                    scope.spawn(move || {
+                        let mut peer = connect(at);
+                        let mut seen = Vec::new();
+                        loop {
+                            let last = over.load(Ordering::Acquire);
+                            let from = seen.len() as i64;
+                            seen.extend(fetch_all(&mut *peer, from, 100_000 << (4 * nth)));
+                            if last {
+                                return seen;
+                            }
+                        }
+                    })
+                })
+                .collect();
+            for id in 0..200 {
+                log.append_blocking(batch([id], BATCH_BYTES)).unwrap();
+            }
+            over.store(true, Ordering::Release);
+            for reader in readers {
+                assert_eq!(reader.join().unwrap(), (0..200).collect::<Vec<u64>>());
+            }
+        });
+        assert_eq!(stop(handle), Ok(Ok(2)));
+        engine.close().unwrap();
+    });
+}
+
+/// A peer asks for all of a log and reads none of it; meanwhile `change` happens to the log. Returns how the
+/// connection's sender was told.
+fn while_sending(name: &str, change: impl Fn(&Engine)) -> Vec<NetError> {
+    let mut told = Vec::new();
+    everywhere(name, |config| {
+        let engine = Engine::open(Config { shards: 1, ..config }).unwrap();
+        let log = engine.log("zero", 0).unwrap();
+        for id in 0..400 {
+            log.append_blocking(batch([id], BATCH_BYTES)).unwrap();
+        }
+        let (tell, failures) = mpsc::channel();
+        let serve = move |local: Local, mut connection: Connection| {
+            let tell = tell.clone();
+            async move {
+                let log = local.log("zero", 0).unwrap();
+                let fetch = Fetch { max_bytes: 64 << 20, ..Fetch::from(Offset::ZERO) };
+                let range = log.locate(fetch).await.unwrap();
+                drop(log);
+                drop(connection.recv().await.unwrap());
+                connection.send(range.bytes().to_le_bytes()).await.unwrap();
+                connection.send_log(range).await.unwrap();
+                tell.send(connection.sender().flush().await).unwrap();
+            }
+        };
+        let (at, handle) = start(&engine, socket_at(&engine_dir(&log)), options(), serve);
+        let mut peer = connect(&at);
+        peer.write_all(b"go").unwrap();
+        let mut head = [0; 8];
+        peer.read_exact(&mut head).unwrap();
+        // The first bytes say that it is under way; the socket holds a part of the rest.
+        let mut bytes = vec![0; 1000];
+        peer.read_exact(&mut bytes).unwrap();
+        change(&engine);
+        peer.read_to_end(&mut bytes).unwrap();
+        assert!((bytes.len() as u64) < u64::from_le_bytes(head), "not all of it came");
+        // What came is of the log as it was.
+        let whole = batches(&bytes).map_while(Result::ok).inspect(|batch| {
+            for record in batch.records().unwrap() {
+                let record = record.unwrap();
+                assert_eq!(id_of(record.value.unwrap()), record.offset.get() as u64);
+            }
+        });
+        assert!(whole.count() > 0);
+        told.push(failures.recv().unwrap().unwrap_err());
+        assert_eq!(stop(handle), Ok(Ok(1)));
+        engine.close().unwrap();
+    });
+    told
+}
+
+fn engine_dir(log: &ringmain::LogHandle) -> std::path::PathBuf {
+    std::path::PathBuf::from(format!("{log:?}-{:?}", std::thread::current().id()))
+}
+
+#[test]
+fn a_truncation_waits_for_no_peer_and_its_bytes_are_not_sent() {
+    let told = while_sending("zero-cut", |engine| {
+        let log = engine.log("zero", 0).unwrap();
+        log.truncate_to_blocking(Offset::new(300)).unwrap();
+        for id in 300..320 {
+            log.append_blocking(batch([id], 30_000)).unwrap();
+        }
+    });
+    for error in told {
+        assert!(matches!(error, NetError::Log(ReadError::Truncated { .. })), "{error}");
+    }
+}
+
+#[test]
+fn a_deletion_waits_for_no_peer_and_closes_its_connection() {
+    let told = while_sending("zero-gone", |engine| engine.delete("zero", 0).unwrap());
+    for error in told {
+        assert!(matches!(error, NetError::Log(ReadError::Deleted)), "{error}");
+    }
+}
+
+#[test]
+fn a_segment_cut_behind_our_back_is_an_error_by_every_way() {
+    for path in ReadPath::ALL {
+        let dir = Dir::new(&format!("zero-swapped-{}", path.name()));
+        let config = Config { shards: 1, read_path: Some(path), ..small(&dir.join("data")) };
+        let engine =
+            Engine::open(Config { write_mode: Some(WriteMode::PageCache), ..config }).unwrap();
+        let log = engine.log("zero", 0).unwrap();
+        for id in 0..220 {
+            log.append_blocking(batch([id], BATCH_BYTES)).unwrap();
+        }
+        log.checkpoint_blocking().unwrap();
+        let (tell, failures) = mpsc::channel();
+        let serve = move |local: Local, mut connection: Connection| {
+            let tell = tell.clone();
+            async move {
+                let log = local.log("zero", 0).unwrap();
+                let fetch = Fetch { max_bytes: 64 << 20, ..Fetch::from(Offset::ZERO) };
+                let range = log.locate(fetch).await.unwrap();
+                // Located; now somebody cuts the file.
+                connection.send("ready").await.unwrap();
+                drop(connection.recv().await.unwrap());
+                connection.send_log(range).await.unwrap();
+                tell.send(connection.sender().flush().await).unwrap();
+            }
+        };
+        let (at, handle) = start(&engine, loopback(), options(), serve);
+        let mut peer = connect(&at);
+        peer.read_exact(&mut [0; 5]).unwrap();
+        let first = dir.join("data").join("zero-0").join(format!("{:020}.log", 0));
+        std::fs::File::options().write(true).open(first).unwrap().set_len(300_000).unwrap();
+        peer.write_all(b"go").unwrap();
+        let mut bytes = Vec::new();
+        peer.read_to_end(&mut bytes).unwrap();
+        assert!(bytes.len() <= 300_000, "{path:?}: {} bytes", bytes.len());
+        let error = failures.recv().unwrap().unwrap_err();
+        assert!(matches!(error, NetError::Log(ReadError::Damaged { .. })), "{path:?}: {error}");
+        assert_eq!(stop(handle), Ok(Ok(1)));
+        drop(engine);
+    }
+}
