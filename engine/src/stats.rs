@@ -45,6 +45,12 @@ pub struct ShardStats {
     pub compacted_bytes: u64,
     /// Failures of retention and compaction; nothing else depends on these.
     pub keep_faults: u64,
+    /// Bytes of logs sent to sockets from the memory of tails.
+    pub sent_memory_bytes: u64,
+    /// Bytes of logs sent to sockets from the page cache.
+    pub sent_pages_bytes: u64,
+    /// Bytes of logs sent to sockets that were read past the page cache.
+    pub sent_cold_bytes: u64,
     /// Failed operations.
     pub faults: u64,
     /// Bytes in the journal that segments do not have on stable storage yet.

@@ -112,6 +112,47 @@ fn every_way_sends_the_bytes_that_a_read_gives_across_segments() {
     }
 }
 
+/// What the one shard sent from the page cache, and past it.
+fn sent(engine: &Engine) -> (u64, u64) {
+    let stats = engine.stats()[0];
+    (stats.sent_pages_bytes, stats.sent_cold_bytes)
+}
+
+#[test]
+fn what_is_read_again_soon_is_brought_into_the_page_cache() {
+    /// Readings until it is there: how soon is the kernel's business.
+    const READINGS_MAX: usize = 1000;
+    let dir = Dir::new("zero-again");
+    let engine = Engine::open(Config { shards: 1, ..small(&dir.join("data")) }).unwrap();
+    if engine.facts().write_mode != WriteMode::Direct {
+        eprintln!("skipped: all is written through the page cache here");
+        return;
+    }
+    let log = engine.log("zero", 0).unwrap();
+    // One sealed segment of a mebibyte, and a tail behind what is asked for.
+    for id in 0..60 {
+        log.append_blocking(batch([id], BATCH_BYTES)).unwrap();
+    }
+    log.flush_blocking().unwrap();
+    let sealed = 40 * BATCH_BYTES as u64;
+    let (at, handle) = start(&engine, loopback(), options(), answer);
+    let mut peer = connect(&at);
+    fetch(&mut *peer, 0, sealed);
+    let (pages, cold) = sent(&engine);
+    assert_eq!(pages, 0, "written past the page cache, and not in it");
+    assert!(cold >= sealed / 2, "{cold} bytes were read past it");
+    let found = (0..READINGS_MAX).find(|_| {
+        let before = sent(&engine);
+        let (bytes, _) = fetch(&mut *peer, 0, sealed);
+        let after = sent(&engine);
+        after.0 - before.0 == bytes.len() as u64 && after.1 == before.1
+    });
+    assert!(found.is_some(), "all of it comes from the page cache in the end");
+    drop(peer);
+    assert_eq!(stop(handle), Ok(Ok(1)));
+    engine.close().unwrap();
+}
+
 #[test]
 fn readers_by_socket_see_appends_as_they_come() {
     everywhere("zero-live", |config| {

@@ -7,7 +7,6 @@ mod local;
 mod log;
 
 use std::collections::BTreeMap;
-use std::future::Future;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
@@ -80,8 +79,8 @@ impl<T> ServiceHandle<T> {
     ///
     /// # Errors
     /// [`ServeError`] if it panicked, was ended, or its shard was.
-    pub fn join(self) -> impl Future<Output = Result<T, ServeError>> {
-        async move { self.reply.await.unwrap_or(Err(ServeError::Closed)) }
+    pub async fn join(self) -> Result<T, ServeError> {
+        self.reply.await.unwrap_or(Err(ServeError::Closed))
     }
 
     /// [`ServiceHandle::join`], blocking.

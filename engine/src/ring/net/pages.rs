@@ -89,9 +89,8 @@ impl Pages {
                         break;
                     }
                 }
-                Ok(None) => break,
                 Err(error) if sent == 0 => return Err(error),
-                Err(_) => break,
+                Ok(None) | Err(_) => break,
             }
         }
         Ok(Some(sent))

@@ -46,6 +46,7 @@ impl Provided {
 
     /// Gives the kernel all buffers on the free list. Returns how many.
     pub(in super::super) fn publish(&mut self, pool: &Pool) -> usize {
+        #[expect(clippy::cast_ptr_alignment, reason = "a chunk begins on a page")]
         let ring = self.memory.fill_ptr().cast::<BufRingEntry>();
         let mut count = 0;
         while let Some(buffer) = pool.take() {

@@ -6,7 +6,7 @@
 //! name is remembered. One whose name is still remembered begins in the main part, if another reader asks for it. So a
 //! reader that goes through the log once, however fast, displaces nothing but other such readers' blocks.
 
-use std::cell::RefCell;
+use std::cell::{Cell, RefCell};
 use std::collections::{HashMap, HashSet, VecDeque};
 use std::rc::Rc;
 
@@ -17,7 +17,8 @@ use crate::error::{Fault, ReadError};
 use crate::files::read_into;
 use crate::journal::LogId;
 use crate::limits::{
-    COLD_AGAIN_NS, COLD_BLOCK_BYTES, COLD_GHOSTS_MAX, COLD_MEMORY_SHARE, COLD_READS_IN_FLIGHT,
+    COLD_AGAIN_NS, COLD_BLOCK_BYTES, COLD_BYTES_PER_S, COLD_GHOSTS_MAX, COLD_MEMORY_SHARE,
+    COLD_READS_IN_FLIGHT,
 };
 use crate::local::{Notify, Semaphore};
 use crate::types::{Offset, Pos};
@@ -146,6 +147,27 @@ pub(crate) struct Cold {
     reads: Semaphore,
     /// Rung when a block was read, or could not be.
     loaded: Notify,
+    pace: Rc<Cell<Pace>>,
+}
+
+/// What readers of cold segments leave to writers.
+#[derive(Clone, Copy, Debug, Default)]
+struct Pace {
+    /// Bytes appended to the shard when cold bytes were sent last.
+    appended: u64,
+    /// When the next cold bytes are due, at the rate that is theirs while others append.
+    due_ns: u64,
+}
+
+impl Pace {
+    /// So many bytes were sent at `now_ns`. Until when their sender waits: for its turn if anything was appended since
+    /// the last time, not at all else.
+    fn sent(&mut self, bytes: usize, (now_ns, appended): (u64, u64)) -> Option<u64> {
+        let beside = std::mem::replace(&mut self.appended, appended) != appended;
+        let takes = bytes as u64 * 1_000_000_000 / COLD_BYTES_PER_S;
+        self.due_ns = self.due_ns.max(now_ns) + if beside { takes } else { 0 };
+        (self.due_ns > now_ns).then_some(self.due_ns)
+    }
 }
 
 impl Cold {
@@ -157,6 +179,7 @@ impl Cold {
             kept: Rc::new(RefCell::new(kept)),
             reads: Semaphore::new(COLD_READS_IN_FLIGHT),
             loaded: Notify::new(),
+            pace: Rc::default(),
         }
     }
 
@@ -264,6 +287,15 @@ impl Cold {
         }
     }
 
+    /// Cold bytes were sent. Until when their sender waits before it sends more.
+    pub(super) fn pause(&self, cx: &Context, bytes: usize) -> Option<u64> {
+        let state = cx.state.borrow();
+        let mut pace = self.pace.get();
+        let until = pace.sent(bytes, (state.time.ns, state.stats.batch_bytes));
+        self.pace.set(pace);
+        until
+    }
+
     /// Has a block's bytes brought into the page cache, in the background.
     pub(super) async fn advise(&self, cx: &Context, key: Key) -> Result<(), ReadError> {
         let kind = (key.base, open_files::Kind::Pages);
@@ -298,6 +330,16 @@ mod tests {
         let last = Key::new(LogId(0), Offset::ZERO, Pos::new(i32::MAX as u64));
         assert!(last.start() < last.next().start());
         assert_eq!(last.next().start(), Pos::new(i32::MAX as u64));
+    }
+
+    #[test]
+    fn cold_bytes_are_paced_only_beside_appends() {
+        let mut pace = Pace { appended: 7, due_ns: 0 };
+        assert_eq!(pace.sent(1 << 20, (100, 7)), None, "nobody appends");
+        let share = (1 << 20) * 1_000_000_000 / COLD_BYTES_PER_S;
+        assert_eq!(pace.sent(1 << 20, (200, 8)), Some(200 + share));
+        assert_eq!(pace.sent(1 << 20, (200, 9)), Some(200 + 2 * share), "all readers together");
+        assert_eq!(pace.sent(1 << 20, (200 + 3 * share, 9)), None, "nobody appends any more");
     }
 
     fn key(number: u64) -> Key {

@@ -26,6 +26,8 @@ pub struct Connection {
     /// Kept here and not in the future that waits for it: bytes are not lost with that.
     receiving: Option<Running<NetOp, NetDone>>,
     ended: bool,
+    /// It is ended in order, for which a service that stops has time.
+    finishing: bool,
 }
 
 impl Connection {
@@ -36,7 +38,7 @@ impl Connection {
     ) -> Self {
         let sender = Sender::new((cx.clone(), Rc::clone(&service)), Rc::clone(&open), options);
         let idle = options.idle;
-        Self { cx, service, open, sender, idle, receiving: None, ended: false }
+        Self { cx, service, open, sender, idle, receiving: None, ended: false, finishing: false }
     }
 
     /// What it goes over.
@@ -67,7 +69,7 @@ impl Connection {
         let socket = self.open.handle;
         let running =
             self.receiving.get_or_insert_with(|| self.cx.net.start(NetOp::Recv { socket }));
-        let service = &self.service;
+        let (service, finishing) = (&self.service, self.finishing);
         let now = self.cx.state.borrow().time.ns;
         let mut alarm =
             self.idle.map(|idle| (self.cx.tasks.sleep_until(now + idle.as_nanos() as u64), idle));
@@ -75,7 +77,7 @@ impl Connection {
             if let Poll::Ready(done) = Pin::new(&mut *running).poll(cx) {
                 return Poll::Ready(Ok(done));
             }
-            if service.is_stopping() {
+            if service.is_stopping() && !finishing {
                 return Poll::Ready(Err(NetError::Stopping));
             }
             if let Some((alarm, idle)) = &mut alarm
@@ -137,6 +139,7 @@ impl Connection {
     pub async fn finish(mut self, within: Duration) -> Result<(), NetError> {
         let until = self.cx.state.borrow().time.ns + within.as_nanos() as u64;
         let mut alarm = self.cx.tasks.sleep_until(until);
+        self.finishing = true;
         let closing = async {
             self.sender.shutdown().await?;
             self.sender.flush().await?;

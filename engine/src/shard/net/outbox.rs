@@ -276,8 +276,13 @@ impl Shared {
                     }
                     sent => sent?,
                 };
-                part = rest(part, sent);
-                if sent == 0 {
+                part = rest(part, sent.count);
+                if sent.cold
+                    && let Some(until) = self.cx.cold.pause(&self.cx, sent.count)
+                {
+                    self.cx.tasks.sleep_until(until).await;
+                }
+                if sent.count == 0 {
                     let op = NetOp::Writable { socket: self.open.handle };
                     self.within(self.cx.net.start(op)).await?;
                 }

@@ -18,6 +18,7 @@ use crate::command::sockets::{NetDone, NetOp, ReadPath};
 use crate::error::{NetError, ReadError};
 use crate::journal::LogId;
 use crate::limits::SEND_STEP_BYTES;
+use crate::stats::ShardStats;
 use crate::types::{Offset, Pos, Watermarks};
 
 /// Slices of one step.
@@ -93,6 +94,20 @@ enum Here {
     Cold,
 }
 
+/// What a step came to.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Sent {
+    /// Bytes; 0: the socket takes none now.
+    pub(super) count: usize,
+    /// Whether they were read past the page cache.
+    pub(super) cold: bool,
+}
+
+/// The count of bytes that went this way.
+type Way = fn(&mut ShardStats) -> &mut u64;
+
+const COLD: Way = |stats| &mut stats.sent_cold_bytes;
+
 /// One step of a range.
 pub(super) struct Step<'a> {
     pub(super) cx: &'a Context,
@@ -104,19 +119,25 @@ pub(super) struct Step<'a> {
 }
 
 impl Step<'_> {
-    /// Sends what the socket takes of `part`, at most a step's bytes. 0: it takes none now.
-    pub(super) async fn send(&self, part: Range) -> Result<usize, NetError> {
+    /// Sends what the socket takes of `part`, at most a step's bytes.
+    pub(super) async fn send(&self, part: Range) -> Result<Sent, NetError> {
         let _reader = Reader::new(self.cx, self.range.id);
         let cuts = self.check().map_err(NetError::Log)?;
         let (here, sealed) = self.service.engine(|| self.look(part)).map_err(NetError::Log)?;
-        match here {
-            Here::Memory(slices) => self.send_slices(slices, part).await,
+        let (count, way): (usize, Way) = match here {
+            Here::Memory(slices) => {
+                (self.send_slices(slices, part).await?, |stats| &mut stats.sent_memory_bytes)
+            }
             Here::Pages(len) => match self.send_pages(part, len).await? {
-                Some(count) => Ok(count),
-                None => self.send_cold(part, (cuts, sealed)).await,
+                Some(count) => (count, |stats| &mut stats.sent_pages_bytes),
+                None => (self.send_cold(part, (cuts, sealed)).await?, COLD),
             },
-            Here::Cold => self.send_cold(part, (cuts, sealed)).await,
-        }
+            Here::Cold => (self.send_cold(part, (cuts, sealed)).await?, COLD),
+        };
+        let mut state = self.cx.state.borrow_mut();
+        let before = state.stats.sent_cold_bytes;
+        *way(&mut state.stats) += count as u64;
+        Ok(Sent { count, cold: state.stats.sent_cold_bytes > before })
     }
 
     /// Whether the range is still the log's. Returns how often the log was cut.
