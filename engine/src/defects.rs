@@ -24,6 +24,12 @@ pub(crate) enum Defect {
     AckPlainWrites,
     /// The landed successor of a torn group counts.
     AcceptSuccessor,
+    /// A deletion is acknowledged before the log's start is durable.
+    AckDeletionEarly,
+    /// A compacted segment takes its place before it is flushed.
+    SwapBeforeFlush,
+    /// Recovery lays journaled bytes over a segment that was compacted since.
+    LayOverCompacted,
 }
 
 #[cfg(test)]

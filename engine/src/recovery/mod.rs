@@ -9,6 +9,7 @@ use std::path::{Path, PathBuf};
 
 use crate::buffers::Arena;
 use crate::command::{Disk, Done, Op, OpenMode};
+use crate::defects::{self, Defect};
 use crate::error::OpenError;
 use crate::files::{open, read_small, sync_directory, write_small};
 use crate::format::checkpoint::decode_offsets;
@@ -434,7 +435,8 @@ async fn is_sealed<D: Disk>(
     let end = runs.iter().map(|(pos, bytes)| pos + bytes.len() as u64).max().unwrap_or(0);
     Ok(seal.is_some_and(|seal| {
         // One that compaction wrote has other bytes at those places.
-        let all = seal.compacted || end <= seal.length.get();
+        let compacted = seal.compacted && !defects::is(Defect::LayOverCompacted);
+        let all = compacted || end <= seal.length.get();
         seal.incarnation == incarnation && seal.base_offset == base && all
     }))
 }

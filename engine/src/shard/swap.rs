@@ -6,6 +6,7 @@ use std::path::{Path, PathBuf};
 
 use crate::command::{Disk, FileHandle, Op, OpenMode};
 use crate::compaction::Part;
+use crate::defects::{self, Defect};
 use crate::error::{ControlError, Fault};
 use crate::files::{memory, open, sync_directory, write_small};
 use crate::format::batch_header::BatchHeader;
@@ -157,7 +158,9 @@ impl Output {
         let (file, end) = (self.file, Pos::new(self.written));
         let disk = &self.cx.disk;
         disk.run(Op::Truncate { file, len: end.get() }).await.map_err(|e| writing(&e))?;
-        disk.run(Op::Sync { file, data_only: false }).await.map_err(|e| writing(&e))?;
+        if !defects::is(Defect::SwapBeforeFlush) {
+            disk.run(Op::Sync { file, data_only: false }).await.map_err(|e| writing(&e))?;
+        }
         self.index.finish();
         let (offsets, times) = self.index.encode();
         let seal = Seal {
