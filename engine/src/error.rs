@@ -178,6 +178,12 @@ pub enum ReadError {
     /// The partition was deleted, or is being deleted.
     #[error("the partition was deleted")]
     Deleted,
+    /// The segment was compacted between the look for its bytes and their sending: ask again.
+    #[error("segment {segment} was compacted meanwhile; ask again from the same offset")]
+    Compacted {
+        /// The segment's base offset.
+        segment: Offset,
+    },
     /// The buffer is smaller than the one batch that holds the offset.
     #[error("the batch at the offset has {needed} bytes, the buffer {given}")]
     BufferTooSmall {

@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 use ringmain::batch::{Batch, BatchBuilder, Compression, batches};
 use ringmain::error::{ControlError, ReadError};
 use ringmain::types::{Compaction, Isolation, Offset, Retention};
-use ringmain::{Backend, Config, Engine, LogHandle};
+use ringmain::{Backend, Config, Engine, Fetch, LogHandle};
 
 use crate::support::{Dir, batch, child, everywhere, from_parent, ids, small, verified};
 
@@ -220,6 +220,64 @@ fn compaction_keeps_the_newest_value_of_every_key() {
         engine.abandon();
         let engine = Engine::open(config).unwrap();
         assert_eq!(newest(&engine.log("kept", 0).unwrap()).0[&7], 1000);
+    });
+}
+
+/// Every key's newest value by way of fetches.
+fn newest_fetched(log: &LogHandle) -> BTreeMap<u32, u64> {
+    let (mut next, mut out) = (Offset::ZERO, BTreeMap::new());
+    loop {
+        let ask = Fetch { min_bytes: 0, max_bytes: 300 << 10, ..Fetch::from(next) };
+        let fetched = log.fetch_blocking(ask).unwrap();
+        for batch in batches(&fetched.bytes) {
+            for record in batch.unwrap().records().unwrap() {
+                let record = record.unwrap();
+                let key = u32::from_be_bytes(record.key.unwrap().try_into().unwrap());
+                let n = u64::from_be_bytes(record.value.unwrap()[..8].try_into().unwrap());
+                assert!(out.insert(key, n) < Some(n), "values of a key come in order");
+            }
+        }
+        if fetched.next >= fetched.marks.durable {
+            return out;
+        }
+        assert!(fetched.next > next, "a fetch goes forward");
+        next = fetched.next;
+    }
+}
+
+#[test]
+fn readers_go_on_while_segments_are_swapped() {
+    everywhere("swapped", |config| {
+        let engine = Engine::open(Config { retention: by_key(), ..config }).unwrap();
+        let log = engine.log("kept", 0).unwrap();
+        for n in 0..120 {
+            log.append_blocking(keyed(0..50, n, Compression::None)).unwrap();
+        }
+        let acked = std::sync::atomic::AtomicU64::new(119);
+        let done = std::sync::atomic::AtomicBool::new(false);
+        std::thread::scope(|scope| {
+            for fetches in [false, true] {
+                let (log, acked, done) = (&log, &acked, &done);
+                scope.spawn(move || {
+                    while !done.load(std::sync::atomic::Ordering::Acquire) {
+                        let least = acked.load(std::sync::atomic::Ordering::Acquire);
+                        let there = if fetches { newest_fetched(log) } else { newest(log).0 };
+                        assert_eq!(there.len(), 50);
+                        assert!(there.values().all(|n| *n >= least), "{least}: {there:?}");
+                    }
+                });
+            }
+            for n in 120..240 {
+                log.append_blocking(keyed(0..50, n, Compression::None)).unwrap();
+                acked.store(n, std::sync::atomic::Ordering::Release);
+                if n % 20 == 0 {
+                    log.roll_blocking().unwrap();
+                    log.compact_blocking().unwrap();
+                }
+            }
+            done.store(true, std::sync::atomic::Ordering::Release);
+        });
+        assert!(log.keeping_blocking().unwrap().compactions > 4);
     });
 }
 

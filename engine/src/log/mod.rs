@@ -516,7 +516,9 @@ impl Log {
     /// All records before the mark are on stable storage.
     pub(crate) fn raise_durable(&mut self, mark: Mark) {
         assert!(mark.offset <= self.next, "only what was appended becomes durable");
-        if mark.offset > self.durable.offset {
+        // At one offset the later segment: what lies before it may leave the tail, and be compacted.
+        let place = |mark: &Mark| (mark.offset, mark.segment);
+        if place(&mark) > place(&self.durable) {
             self.durable = mark;
         }
     }

@@ -129,7 +129,13 @@ pub(crate) async fn fetch(cx: &Context, id: LogId, mut ask: Fetch) -> Result<Fet
     let until = deadline(cx, ask.max_wait);
     loop {
         let located = enough(cx, id, &mut ask, until).await?;
-        let fetched = Box::pin(copy(cx, id, &ask, located)).await?;
+        let glance = located.glance;
+        let fetched = Box::pin(copy(cx, id, &ask, located)).await;
+        // Compacted meanwhile: what was copied may be of two files.
+        if !glance.holds(cx, id) {
+            continue;
+        }
+        let fetched = fetched.map_err(|error| locate::deleted(cx, id, ask.offset, error))?;
         // A full disk takes back what is only in memory, and waits for no reader.
         if fetched.mark == current_mark(cx, id)? {
             return Ok(fetched);

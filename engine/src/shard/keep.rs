@@ -172,8 +172,10 @@ pub(crate) async fn parts(cx: &Context, id: LogId) -> Result<Vec<Part>, ControlE
         let now_ms = state.time.wall_ms;
         let Some(log) = state.log(id) else { return Err(ControlError::Closed) };
         if let Some(sealed) = log.sealed.iter_mut().find(|sealed| sealed.base == base) {
-            sealed.end = Some(seal.length);
-            sealed.newest_ms = Some(if seal.newest_ms == 0 { now_ms } else { seal.newest_ms });
+            let newest_ms = if seal.newest_ms == 0 { now_ms } else { seal.newest_ms };
+            // Compaction may have put another one in its place meanwhile.
+            sealed.end.get_or_insert(seal.length);
+            sealed.newest_ms.get_or_insert(newest_ms);
         }
     }
     let mut state = cx.state.borrow_mut();
@@ -457,6 +459,11 @@ impl Glance {
             };
             progress.await;
         }
+    }
+
+    /// The count.
+    pub(crate) fn swaps(self) -> u32 {
+        self.0
     }
 
     /// Whether no swap has begun since.

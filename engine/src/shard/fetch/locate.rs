@@ -11,6 +11,7 @@ use crate::limits::FETCH_BYTES_MAX;
 use crate::log::history::{epoch_end, epoch_of};
 use crate::log::{Access, Log, Mark};
 use crate::shard::Context;
+use crate::shard::keep::Glance;
 use crate::shard::read::Reader;
 use crate::shard::state::State;
 use crate::types::{Isolation, Offset, Pos, Watermarks};
@@ -68,6 +69,8 @@ pub(crate) struct Located {
     pub(crate) last_epoch: Option<i32>,
     /// For the reader's next fetch.
     pub(crate) mark: ReadMark,
+    /// The ranges hold as long as this does, but for those of the tail.
+    pub(crate) glance: Glance,
     #[cfg_attr(not(test), expect(dead_code, reason = "held for what it holds back"))]
     reader: Reader,
 }
@@ -102,8 +105,31 @@ impl Located {
 /// # Errors
 /// [`ReadError`]: what makes the fetch impossible, and damage where its first batch should be.
 pub(crate) async fn locate(cx: &Context, id: LogId, ask: &Fetch) -> Result<Located, ReadError> {
-    admitted(cx, id).await?;
-    let (mut located, bound) = begin(cx, id, ask)?;
+    loop {
+        admitted(cx, id).await?;
+        let glance = Glance::begin(cx, id, ask.offset).await;
+        let located = locate_once(cx, id, ask, glance).await;
+        if glance.holds(cx, id) {
+            return located.map_err(|error| deleted(cx, id, ask.offset, error));
+        }
+    }
+}
+
+/// What failed because the segment was deleted meanwhile.
+pub(super) fn deleted(cx: &Context, id: LogId, asked: Offset, error: ReadError) -> ReadError {
+    let mut state = cx.state.borrow_mut();
+    let Some(log) = state.log(id) else { return error };
+    let Watermarks { log_start: start, dirty: end, .. } = log.watermarks();
+    if asked < start { ReadError::OutOfRange { asked, start, end } } else { error }
+}
+
+async fn locate_once(
+    cx: &Context,
+    id: LogId,
+    ask: &Fetch,
+    glance: Glance,
+) -> Result<Located, ReadError> {
+    let (mut located, bound) = begin(cx, id, ask, glance)?;
     let room = ask.max_bytes.min(FETCH_BYTES_MAX) as u64;
     let mut walk = Walk { segments: Segments::new(cx, id), ask: ask.offset, bound, room };
     while located.next < located.bound {
@@ -151,7 +177,12 @@ async fn admitted(cx: &Context, id: LogId) -> Result<(), ReadError> {
 }
 
 /// Checks the fetch against the log, and takes what the log says of itself.
-fn begin(cx: &Context, id: LogId, ask: &Fetch) -> Result<(Located, Mark), ReadError> {
+fn begin(
+    cx: &Context,
+    id: LogId,
+    ask: &Fetch,
+    glance: Glance,
+) -> Result<(Located, Mark), ReadError> {
     let reader = Reader::new(cx, id);
     let mark = super::current_mark(cx, id)?;
     let mut state = cx.state.borrow_mut();
@@ -171,6 +202,7 @@ fn begin(cx: &Context, id: LogId, ask: &Fetch) -> Result<(Located, Mark), ReadEr
         leader_epoch: log.epoch(),
         last_epoch: None,
         mark,
+        glance,
         reader,
     };
     Ok((located, bound))

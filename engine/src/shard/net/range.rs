@@ -9,6 +9,7 @@
 use std::rc::Rc;
 
 use super::super::fetch::{self, Fetch, Range, ReadMark};
+use super::super::keep::Glance;
 use super::super::read::Reader;
 use super::super::{Context, open_files};
 use super::cold::Key;
@@ -36,6 +37,7 @@ pub struct LogRange {
     leader_epoch: i32,
     last_epoch: Option<i32>,
     mark: ReadMark,
+    glance: Glance,
 }
 
 impl LogRange {
@@ -81,6 +83,7 @@ pub(crate) async fn locate(cx: &Context, id: LogId, ask: Fetch) -> Result<LogRan
         leader_epoch: located.leader_epoch,
         last_epoch: located.last_epoch,
         mark: located.mark,
+        glance: located.glance,
         ranges: located.ranges,
     })
 }
@@ -122,7 +125,7 @@ impl Step<'_> {
     /// Sends what the socket takes of `part`, at most a step's bytes.
     pub(super) async fn send(&self, part: Range) -> Result<Sent, NetError> {
         let _reader = Reader::new(self.cx, self.range.id);
-        let cuts = self.check().map_err(NetError::Log)?;
+        let cuts = self.check(part).map_err(NetError::Log)?;
         let (here, sealed) = self.service.engine(|| self.look(part)).map_err(NetError::Log)?;
         let (count, way): (usize, Way) = match here {
             Here::Memory(slices) => {
@@ -140,14 +143,20 @@ impl Step<'_> {
         Ok(Sent { count, cold: state.stats.sent_cold_bytes > before })
     }
 
-    /// Whether the range is still the log's. Returns how often the log was cut.
-    fn check(&self) -> Result<u64, ReadError> {
+    /// Whether the range is still the log's. Returns a number that is another one once bytes of its files may be.
+    fn check(&self, part: Range) -> Result<u64, ReadError> {
         let now = fetch::current_mark(self.cx, self.range.id)?;
         let mut state = self.cx.state.borrow_mut();
         let Some(log) = state.log(self.range.id) else { return Err(ReadError::Deleted) };
         match self.range.mark.cut_since(now, log) {
             Some(at) if at < self.range.next => Err(ReadError::Truncated { at }),
-            _ => Ok(now.cuts()),
+            // Its bytes are elsewhere by now.
+            _ if log.segment(part.base).is_none()
+                && log.keep.swaps != self.range.glance.swaps() =>
+            {
+                Err(ReadError::Compacted { segment: part.base })
+            }
+            _ => Ok(now.cuts() << u32::BITS | u64::from(log.keep.swaps)),
         }
     }
 
@@ -198,6 +207,8 @@ impl Step<'_> {
         let lease = open_files::open_kind(self.cx, self.range.id, kind).await;
         // What is not there is told by the way past the cache.
         let Some(lease) = lease.map_err(NetError::Log)? else { return Ok(None) };
+        // A file that was opened behind this is another one.
+        self.check(part).map_err(NetError::Log)?;
         let (socket, file, pos) = (self.open.handle, lease.file(), part.from.get());
         let op = NetOp::SendFile { socket, file, pos, len, path };
         match self.cx.net.start(op).await {
@@ -224,7 +235,9 @@ impl Step<'_> {
             segment.map_or(part.to, |segment| segment.window.base().min(part.to))
         };
         let to = key.next().start().min(written);
-        let block = cold.block(self.cx, key, (to, written, cuts)).await.map_err(NetError::Log)?;
+        let block = cold.block(self.cx, key, (to, written, cuts)).await;
+        self.check(part).map_err(NetError::Log)?;
+        let block = block.map_err(NetError::Log)?;
         cold.read_ahead(self.cx, key.next(), (written, cuts));
         let start = part.from.since(key.start()) as usize;
         let end = to.since(key.start()) as usize;

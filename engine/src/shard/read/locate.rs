@@ -105,7 +105,8 @@ pub(crate) async fn seek(
         let mut state = cx.state.borrow_mut();
         let Some(log) = state.log(id) else { return Err(ReadError::Closed) };
         if let Some(sealed) = log.sealed.iter_mut().find(|sealed| sealed.base == place.base) {
-            sealed.end = Some(end);
+            // Compaction may have put another one in its place meanwhile.
+            sealed.end.get_or_insert(end);
         }
         log.identity.dir.clone()
     };
