@@ -126,33 +126,47 @@ pub fn ratios(rows: &[Outcome]) -> Vec<Ratio> {
             rows.over((THOUSAND, RATE), (DIRECT, RATE)),
             "a durable write for each partition and batch: 1000 partitions that share flushes",
         ),
-        percent(
-            "sealed_of_sendfile",
-            rows.over((READ_SEALED, MIB), (BARE_SENDFILE, MIB)),
-            "of a bare sendfile loop: sealed segments in the page cache, to a socket",
-        ),
-        percent(
-            "sealed_of_pread_send",
-            rows.over((READ_SEALED, MIB), (BARE_COPY, MIB)),
-            "of a bare loop of pread and send: the same",
-        ),
-        percent(
-            "writers_beside_reader",
-            rows.over((BESIDE_WRITERS, RATE), (WRITERS, RATE)),
-            "of writers alone: the same writers with a reader of cold segments beside them",
-        ),
-        times(
-            "writers_beside_reader_p999",
-            rows.over((BESIDE_WRITERS, P999), (WRITERS, P999)),
-            "the 99.9th percentile of writers alone: the same",
-        ),
         times(
             "recover_of_read",
             rows.over((crate::plan::RECOVER, P50), (crate::plan::RAW_READ, P50)),
             "the time of reading the same bytes raw: opening what a kill left",
         ),
     ];
-    all.into_iter().flatten().collect()
+    all.into_iter().chain(reads(&rows)).flatten().collect()
+}
+
+/// The ratios of the rows that read to sockets.
+fn reads(rows: &Rows<'_>) -> [Option<Ratio>; 4] {
+    let ratio = |name, (above, below): ((_, Figure), (_, Figure)), percent, text| {
+        let value = rows.over(above, below)?;
+        Some(Ratio { name, value, text, percent })
+    };
+    [
+        ratio(
+            "sealed_of_sendfile",
+            ((READ_SEALED, MIB), (BARE_SENDFILE, MIB)),
+            true,
+            "of a bare sendfile loop: sealed segments in the page cache, to a socket",
+        ),
+        ratio(
+            "sealed_of_pread_send",
+            ((READ_SEALED, MIB), (BARE_COPY, MIB)),
+            true,
+            "of a bare loop of pread and send: the same",
+        ),
+        ratio(
+            "writers_beside_reader",
+            ((BESIDE_WRITERS, RATE), (WRITERS, RATE)),
+            true,
+            "of writers alone: the same writers with a reader of cold segments beside them",
+        ),
+        ratio(
+            "writers_beside_reader_p999",
+            ((BESIDE_WRITERS, P999), (WRITERS, P999)),
+            false,
+            "the 99.9th percentile of writers alone: the same",
+        ),
+    ]
 }
 
 /// What the numbers mean, a sentence or two for each thing that was measured.

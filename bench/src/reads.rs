@@ -150,7 +150,7 @@ async fn serve(local: Local, topic: String, ready: Sender<SocketAddr>) -> Result
     let mut listener = local.listen(any, ListenOptions::default()).await?;
     if let Address::Tcp(at) = listener.address() {
         // Nobody listens only if the run was stopped.
-        drop(ready.send(*at));
+        let _main_is_gone = ready.send(*at);
     }
     loop {
         match listener.accept().await {
@@ -272,7 +272,7 @@ impl Reads {
     /// If something fails.
     pub fn slice(&self, way: Way, time: Duration) -> Result<Sample> {
         let _pinned = Pinned::to(self.cores.clients);
-        let times = (time / 5, time - time / 5);
+        let times = (time / 5, time / 5 * 4);
         let never = AtomicBool::new(false);
         match way {
             Way::Tail => self.tail.read(times, &never),

@@ -27,7 +27,7 @@ use ringmain::{Config, Engine, Fetch};
 /// Longest request.
 const LINE_BYTES_MAX: usize = 64 * 1024;
 
-type Result<T> = std::result::Result<T, Box<dyn Error>>;
+type Result<T, E = Box<dyn Error>> = std::result::Result<T, E>;
 
 fn main() -> Result<()> {
     let mut given = env::args().skip(1);
@@ -52,12 +52,9 @@ fn main() -> Result<()> {
     })
 }
 
-type Served = std::result::Result<(), NetError>;
-
-async fn serve(local: Local, at: SocketAddr, ready: Sender<Address>) -> Served {
+async fn serve(local: Local, at: SocketAddr, ready: Sender<Address>) -> Result<(), NetError> {
     let mut listener = local.listen(Address::Tcp(at), ListenOptions::default()).await?;
-    // Nobody listens only if main is gone.
-    drop(ready.send(listener.address().clone()));
+    let _main_waits = ready.send(listener.address().clone());
     let log = local.log("lines", 0).expect("main has made it, on the only shard");
     loop {
         let connection = match listener.accept().await {
@@ -71,7 +68,7 @@ async fn serve(local: Local, at: SocketAddr, ready: Sender<Address>) -> Served {
 
 async fn converse(mut connection: Connection, log: LocalLog) -> Result<()> {
     let mut asked = Vec::new();
-    while connection.recv_into(&mut asked).await? > 0 {
+    while asked.len() < LINE_BYTES_MAX && connection.recv_into(&mut asked).await? > 0 {
         while let Some(end) = asked.iter().position(|byte| *byte == b'\n') {
             let line: Vec<u8> = asked.drain(..=end).collect();
             let line = String::from_utf8(line)?;
@@ -93,9 +90,6 @@ async fn converse(mut connection: Connection, log: LocalLog) -> Result<()> {
                 }
                 _ => connection.send("append TEXT, fetch OFFSET or follow OFFSET\n").await?,
             }
-        }
-        if asked.len() > LINE_BYTES_MAX {
-            return Ok(());
         }
     }
     Ok(connection.finish(Duration::from_secs(1)).await?)

@@ -26,7 +26,7 @@ pub(crate) mod waiters;
 pub(crate) use locate::Range;
 #[cfg(test)]
 pub(crate) use locate::Run;
-pub(crate) use locate::{Located, locate};
+pub(crate) use locate::{Located, admitted, locate};
 
 /// What a reader asks for: whole batches from an offset on.
 ///

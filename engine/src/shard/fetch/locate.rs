@@ -156,7 +156,7 @@ async fn locate_once(
 }
 
 /// Waits while a truncation waits for the reads under way: else there might be no end of them.
-async fn admitted(cx: &Context, id: LogId) -> Result<(), ReadError> {
+pub(crate) async fn admitted(cx: &Context, id: LogId) -> Result<(), ReadError> {
     loop {
         let progress = {
             let mut state = cx.state.borrow_mut();

@@ -124,6 +124,7 @@ pub(super) struct Step<'a> {
 impl Step<'_> {
     /// Sends what the socket takes of `part`, at most a step's bytes.
     pub(super) async fn send(&self, part: Range) -> Result<Sent, NetError> {
+        fetch::admitted(self.cx, self.range.id).await.map_err(NetError::Log)?;
         let _reader = Reader::new(self.cx, self.range.id);
         let cuts = self.check(part).map_err(NetError::Log)?;
         let (here, sealed) = self.service.engine(|| self.look(part)).map_err(NetError::Log)?;
