@@ -245,7 +245,7 @@ fn a_reset_in_the_middle_of_a_send_ends_that_connection_alone() {
         other.write_all(b"go").unwrap();
         other.read_exact(&mut vec![0; 1 << 20]).unwrap();
         drop(other);
-        drop(errors.recv_timeout(Duration::from_secs(20)).unwrap());
+        let _other = errors.recv_timeout(Duration::from_secs(20)).unwrap();
         assert_eq!(stop(handle), Ok(Ok(2)));
     });
 }

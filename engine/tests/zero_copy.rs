@@ -5,10 +5,10 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::mpsc;
 use std::time::Duration;
 
-use ringmain::batch::batches;
+use ringmain::batch::{Batch, BatchBuilder, batches};
 use ringmain::error::{NetError, ReadError};
 use ringmain::serve::{Connection, ListenOptions, Local, ReadPath};
-use ringmain::types::{Isolation, Offset, WriteMode};
+use ringmain::types::{Compaction, Isolation, Offset, Retention, WriteMode};
 use ringmain::{Config, Engine, Fetch};
 
 use crate::sockets::{Peer, connect, loopback, socket_at, start, stop};
@@ -191,6 +191,14 @@ fn readers_by_socket_see_appends_as_they_come() {
     });
 }
 
+/// A batch of one record, whose key it shares with many others.
+fn keyed(id: u64) -> Batch {
+    let mut builder = BatchBuilder::new();
+    let key = [b'a' + (id % 8) as u8];
+    builder.add(1_700_000_000_000, Some(&key), Some(&value(id, BATCH_BYTES))).unwrap();
+    builder.build().unwrap()
+}
+
 /// A peer asks for all of a log and reads none of it; meanwhile `change` happens to the log. Returns how the
 /// connection's sender was told.
 fn while_sending(name: &str, change: impl Fn(&Engine)) -> Vec<NetError> {
@@ -199,7 +207,7 @@ fn while_sending(name: &str, change: impl Fn(&Engine)) -> Vec<NetError> {
         let engine = Engine::open(Config { shards: 1, ..config }).unwrap();
         let log = engine.log("zero", 0).unwrap();
         for id in 0..400 {
-            log.append_blocking(batch([id], BATCH_BYTES)).unwrap();
+            log.append_blocking(keyed(id)).unwrap();
         }
         let (tell, failures) = mpsc::channel();
         let serve = move |local: Local, mut connection: Connection| {
@@ -264,6 +272,32 @@ fn a_deletion_waits_for_no_peer_and_closes_its_connection() {
     let told = while_sending("zero-gone", |engine| engine.delete("zero", 0).unwrap());
     for error in told {
         assert!(matches!(error, NetError::Log(ReadError::Deleted)), "{error}");
+    }
+}
+
+#[test]
+fn a_compaction_waits_for_no_peer_and_mixes_no_bytes() {
+    let told = while_sending("zero-compacted", |engine| {
+        let log = engine.log("zero", 0).unwrap();
+        let compact = Some(Compaction::default());
+        log.set_retention_blocking(Some(Retention { compact, ..Retention::default() })).unwrap();
+        while log.keeping_blocking().unwrap().compactions == 0 {
+            drop(log.compact_blocking());
+        }
+    });
+    for error in told {
+        assert!(matches!(error, NetError::Log(ReadError::Compacted { .. })), "{error}");
+    }
+}
+
+#[test]
+fn records_deleted_under_a_range_close_its_connection() {
+    let told = while_sending("zero-deleted", |engine| {
+        let log = engine.log("zero", 0).unwrap();
+        log.delete_records_blocking(Offset::new(390)).unwrap();
+    });
+    for error in told {
+        assert!(matches!(error, NetError::Log(ReadError::OutOfRange { .. })), "{error}");
     }
 }
 

@@ -84,6 +84,8 @@ pub(crate) struct Sealed {
     pub(crate) end: Option<Pos>,
     /// The time it counts as for retention, in milliseconds since the epoch, once it is known.
     pub(crate) newest_ms: Option<i64>,
+    /// What [`keep::Keep::swaps`] was when compaction put it in the place of others; 0 if it never did.
+    pub(crate) swapped: u32,
 }
 
 /// Where an offset's bytes begin: or, at a segment's end, one past its last byte.

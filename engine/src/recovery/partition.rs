@@ -197,7 +197,7 @@ impl<D: Disk> Recovery<'_, D> {
                 Verdict::Fine if !last || self.is_last_sealed(*base, &walked).await? => {
                     self.sync_and_close(walked.file).await?;
                     let end = Some(Pos::new(walked.end));
-                    sealed.push(Sealed { base: *base, end, newest_ms: None });
+                    sealed.push(Sealed { base: *base, end, newest_ms: None, swapped: 0 });
                     // The last one is appended to no more: its seal would say otherwise.
                     unsealed.extend((!last).then_some(*base));
                     next = walked.next;
@@ -244,7 +244,7 @@ impl<D: Disk> Recovery<'_, D> {
                     damage.get_or_insert(Damage { path, pos, offset: base, reason });
                 }
             }
-            sealed.push(Sealed { base, end, newest_ms: None });
+            sealed.push(Sealed { base, end, newest_ms: None, swapped: 0 });
         }
         Ok(damage)
     }

@@ -114,7 +114,7 @@ async fn own_retention(cx: &Context, dir: &Path) -> Result<Option<Retention>, Op
 fn roll_over(cx: &Context, recovered: &mut Recovered) -> Segment {
     let shape = cx.state.borrow().settings.shape;
     let Active { base, end, .. } = recovered.active;
-    recovered.sealed.push(Sealed { base, end: Some(end), newest_ms: None });
+    recovered.sealed.push(Sealed { base, end: Some(end), newest_ms: None, swapped: 0 });
     if recovered.damage.is_none() && !recovered.suspect {
         recovered.unsealed.push(base);
     }

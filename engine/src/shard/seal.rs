@@ -194,7 +194,7 @@ async fn retire_front(cx: &Context, id: LogId) -> Option<Notified> {
             let Some(segment) = log.tail.pop_front() else { break };
             closing.extend(segment.file);
             let (end, newest_ms) = (Some(segment.end()), Some(segment.newest_ms));
-            log.sealed.push(Sealed { base: segment.base(), end, newest_ms });
+            log.sealed.push(Sealed { base: segment.base(), end, newest_ms, swapped: 0 });
             // It was opened to be read while it was longer than its data.
             cx.files.forget(id, segment.base());
             // Not the active one: segments between may be rolled and not flushed.

@@ -372,7 +372,8 @@ fn exchange(cx: &Context, id: LogId, group: &[Part], new: Written) {
         let Some(log) = state.log(id) else { return };
         let at = log.sealed.partition_point(|sealed| sealed.base < group[0].base);
         let (end, newest_ms) = (Some(new.end), Some(new.newest_ms));
-        let sealed = Sealed { base: group[0].base, end, newest_ms };
+        let swapped = log.keep.swaps;
+        let sealed = Sealed { base: group[0].base, end, newest_ms, swapped };
         log.sealed.splice(at..at + group.len(), [sealed]);
     }
     for part in group {

@@ -10,6 +10,7 @@ use std::cell::{Cell, RefCell};
 use std::collections::{HashMap, HashSet, VecDeque};
 use std::rc::Rc;
 
+use super::super::keep::Glance;
 use super::super::{Context, open_files};
 use crate::buffers::{Arena, Chunk, Slice};
 use crate::command::{Disk, Op};
@@ -47,6 +48,26 @@ impl Key {
     }
 }
 
+/// As what a segment's bytes are known: after a truncation or a compaction the same place may hold others.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(super) struct Stamp {
+    /// How often the log was cut.
+    pub(super) cuts: u64,
+    /// The swap that the segment came by.
+    pub(super) swapped: u32,
+}
+
+/// What is wanted of a segment.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Want {
+    /// Up to here the file has its bytes for good.
+    pub(super) written: Pos,
+    /// As what they are known.
+    pub(super) stamp: Stamp,
+    /// What is read counts only while this holds.
+    pub(super) glance: Glance,
+}
+
 /// How far a block was sent, and when it was read.
 #[derive(Clone, Copy, Debug)]
 struct Use {
@@ -57,8 +78,7 @@ struct Use {
 #[derive(Debug)]
 struct Block {
     data: Slice,
-    /// Cuts of the log when it was read: after another one it may be other bytes.
-    cuts: u64,
+    stamp: Stamp,
     last: Use,
     /// A second reader used it.
     again: bool,
@@ -78,9 +98,9 @@ struct Kept {
 
 impl Kept {
     /// The block's bytes, if they are here and still the log's.
-    fn get(&mut self, key: Key, cuts: u64) -> Option<Slice> {
+    fn get(&mut self, key: Key, stamp: Stamp) -> Option<Slice> {
         let block = self.blocks.get(&key)?;
-        if block.cuts == cuts {
+        if block.stamp == stamp {
             return Some(block.data.clone());
         }
         self.blocks.remove(&key);
@@ -96,12 +116,12 @@ impl Kept {
         last.is_some_and(|last| from < last.reached && now_ns <= last.read_ns + COLD_AGAIN_NS)
     }
 
-    fn insert(&mut self, key: Key, data: Slice, (cuts, now_ns): (u64, u64)) {
+    fn insert(&mut self, key: Key, data: Slice, (stamp, now_ns): (Stamp, u64)) {
         let ghost = self.ghosts.remove(&key);
         let again = ghost.is_some_and(|last| now_ns <= last.read_ns + COLD_AGAIN_NS);
         let reached = ghost.map_or(key.start(), |last| last.reached);
         let last = Use { reached, read_ns: now_ns };
-        if self.blocks.insert(key, Block { data, cuts, last, again: false }).is_none() {
+        if self.blocks.insert(key, Block { data, stamp, last, again: false }).is_none() {
             // One that a slow reader left half-way is no second reader's: it begins as it did before.
             let second = again && reached > key.start();
             if second { self.main.push_back(key) } else { self.probation.push_back(key) }
@@ -189,7 +209,7 @@ impl Cold {
         while kept.evict() {}
     }
 
-    /// The bytes of a block from its beginning, at least up to `to`. Up to `written` the file has them for good.
+    /// The bytes of a block from its beginning, at least up to `to`.
     ///
     /// # Errors
     /// [`ReadError`], of the file; [`ReadError::Damaged`] if it ends before `to`.
@@ -197,14 +217,15 @@ impl Cold {
         &self,
         cx: &Context,
         key: Key,
-        (to, written, cuts): (Pos, Pos, u64),
+        to: Pos,
+        want: Want,
     ) -> Result<Slice, ReadError> {
         let need = to.since(key.start()) as usize;
         loop {
             let loaded = self.loaded.notified();
             {
                 let mut kept = self.kept.borrow_mut();
-                if let Some(data) = kept.get(key, cuts).filter(|data| data.len() >= need) {
+                if let Some(data) = kept.get(key, want.stamp).filter(|data| data.len() >= need) {
                     return Ok(data);
                 }
                 if kept.loading.insert(key) {
@@ -216,19 +237,22 @@ impl Cold {
         let _loading = Loading { cold: self, key };
         let _permit = self.reads.acquire().await;
         let data = self.read(cx, key).await?;
-        let data = data.slice(0..data.len().min(written.since(key.start()) as usize));
+        let data = data.slice(0..data.len().min(want.written.since(key.start()) as usize));
         if data.len() < need {
             let pos = key.start().get() + data.len() as u64;
             return Err(ReadError::Damaged { asked: key.base, segment: key.base, pos });
         }
         let now_ns = cx.state.borrow().time.ns;
-        self.kept.borrow_mut().insert(key, data.clone(), (cuts, now_ns));
+        // Else it may be another segment's. Whoever asked looks at that too.
+        if want.glance.holds(cx, key.log) {
+            self.kept.borrow_mut().insert(key, data.clone(), (want.stamp, now_ns));
+        }
         Ok(data)
     }
 
     /// Has the next block read while this one is sent, if nobody waits for a read.
-    pub(super) fn read_ahead(&self, cx: &Context, key: Key, (written, cuts): (Pos, u64)) {
-        if key.start() >= written {
+    pub(super) fn read_ahead(&self, cx: &Context, key: Key, want: Want) {
+        if key.start() >= want.written {
             return;
         }
         {
@@ -242,7 +266,7 @@ impl Cold {
         let ahead = async move {
             let reader = super::super::read::Reader::new(&cx, key.log);
             // Whoever wants it is told if it cannot be had.
-            drop(cold.block(&cx, key, (key.start(), written, cuts)).await);
+            drop(cold.block(&cx, key, key.start(), want).await);
             drop(reader);
         };
         drop(tasks.spawn(ahead));
@@ -359,8 +383,8 @@ mod tests {
     /// One reader's use of a block, from its beginning to its end.
     fn read(kept: &mut Kept, arena: &Arena, key: Key, now_ns: u64) -> bool {
         let again = kept.was_sent(key, key.start(), now_ns);
-        if kept.get(key, 0).is_none() {
-            kept.insert(key, data(arena), (0, now_ns));
+        if kept.get(key, Stamp::default()).is_none() {
+            kept.insert(key, data(arena), (Stamp::default(), now_ns));
         }
         let block = kept.blocks.get_mut(&key).expect("just inserted");
         block.again |= again;
@@ -390,7 +414,7 @@ mod tests {
         let arena = Arena::new(1 << 20);
         let mut kept = Kept { limit: 4, ..Kept::default() };
         let first = key(1);
-        kept.insert(first, data(&arena), (0, 5));
+        kept.insert(first, data(&arena), (Stamp::default(), 5));
         let half = Pos::new(first.start().get() + 1000);
         kept.blocks.get_mut(&first).expect("there").last.reached = half;
         assert!(!kept.was_sent(first, half, 6), "the same reader goes on");
@@ -404,12 +428,14 @@ mod tests {
     }
 
     #[test]
-    fn after_a_cut_a_block_is_read_again() {
+    fn after_a_cut_or_a_swap_a_block_is_read_again() {
         let arena = Arena::new(1 << 20);
         let mut kept = Kept { limit: 4, ..Kept::default() };
-        kept.insert(key(1), data(&arena), (0, 0));
-        assert!(kept.get(key(1), 1).is_none());
+        kept.insert(key(1), data(&arena), (Stamp::default(), 0));
+        assert!(kept.get(key(1), Stamp { cuts: 1, swapped: 0 }).is_none());
         assert!(kept.probation.is_empty() && kept.blocks.is_empty());
+        kept.insert(key(1), data(&arena), (Stamp::default(), 0));
+        assert!(kept.get(key(1), Stamp { cuts: 0, swapped: 1 }).is_none());
     }
 
     #[test]

@@ -4,7 +4,8 @@
 //! - A step holds the log's files and memory only as long as it takes to hand bytes to the kernel or to read them from
 //!   the disk: never while a peer is waited for. So a peer that does not read keeps neither memory nor files nor
 //!   truncations waiting.
-//! - A step sends nothing if the log was cut below the range's end since it was located.
+//! - A step sends nothing if the log was cut below the range's end since it was located, and nothing of a segment that
+//!   was compacted since.
 
 use std::rc::Rc;
 
@@ -12,13 +13,14 @@ use super::super::fetch::{self, Fetch, Range, ReadMark};
 use super::super::keep::Glance;
 use super::super::read::Reader;
 use super::super::{Context, open_files};
-use super::cold::Key;
+use super::cold::{Key, Stamp, Want};
 use super::{Open, Service};
 use crate::buffers::Slice;
 use crate::command::sockets::{NetDone, NetOp, ReadPath};
 use crate::error::{NetError, ReadError};
 use crate::journal::LogId;
 use crate::limits::SEND_STEP_BYTES;
+use crate::log::Log;
 use crate::stats::ShardStats;
 use crate::types::{Offset, Pos, Watermarks};
 
@@ -97,6 +99,15 @@ enum Here {
     Cold,
 }
 
+/// What is sent, and what must still hold when it is.
+#[derive(Clone, Copy, Debug)]
+struct Sure {
+    stamp: Stamp,
+    glance: Glance,
+    /// Whether its file changes no more, but by a truncation or a compaction.
+    sealed: bool,
+}
+
 /// What a step came to.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Sent {
@@ -109,6 +120,8 @@ pub(super) struct Sent {
 /// The count of bytes that went this way.
 type Way = fn(&mut ShardStats) -> &mut u64;
 
+const MEMORY: Way = |stats| &mut stats.sent_memory_bytes;
+const PAGES: Way = |stats| &mut stats.sent_pages_bytes;
 const COLD: Way = |stats| &mut stats.sent_cold_bytes;
 
 /// One step of a range.
@@ -124,54 +137,59 @@ pub(super) struct Step<'a> {
 impl Step<'_> {
     /// Sends what the socket takes of `part`, at most a step's bytes.
     pub(super) async fn send(&self, part: Range) -> Result<Sent, NetError> {
-        fetch::admitted(self.cx, self.range.id).await.map_err(NetError::Log)?;
-        let _reader = Reader::new(self.cx, self.range.id);
-        let cuts = self.check(part).map_err(NetError::Log)?;
-        let (here, sealed) = self.service.engine(|| self.look(part)).map_err(NetError::Log)?;
-        let (count, way): (usize, Way) = match here {
-            Here::Memory(slices) => {
-                (self.send_slices(slices, part).await?, |stats| &mut stats.sent_memory_bytes)
-            }
-            Here::Pages(len) => match self.send_pages(part, len).await? {
-                Some(count) => (count, |stats| &mut stats.sent_pages_bytes),
-                None => (self.send_cold(part, (cuts, sealed)).await?, COLD),
-            },
-            Here::Cold => (self.send_cold(part, (cuts, sealed)).await?, COLD),
-        };
-        let mut state = self.cx.state.borrow_mut();
-        let before = state.stats.sent_cold_bytes;
-        *way(&mut state.stats) += count as u64;
-        Ok(Sent { count, cold: state.stats.sent_cold_bytes > before })
+        let (cx, id) = (self.cx, self.range.id);
+        loop {
+            fetch::admitted(cx, id).await.map_err(NetError::Log)?;
+            let glance = Glance::begin(cx, id, part.base).await;
+            let _reader = Reader::new(cx, id);
+            let looked =
+                self.service.engine(|| self.check().and_then(|cuts| self.look(part, cuts)));
+            let (here, stamp, sealed) = looked.map_err(NetError::Log)?;
+            let sure = Sure { stamp, glance, sealed };
+            let sent = match here {
+                Here::Memory(slices) => {
+                    let count = self.send_slices(slices, part).await?;
+                    Some((count, MEMORY))
+                }
+                Here::Pages(len) => match self.send_pages(part, len, sure).await? {
+                    Some(count) => Some((count, PAGES)),
+                    None => self.send_cold(part, sure).await?.map(|count| (count, COLD)),
+                },
+                Here::Cold => self.send_cold(part, sure).await?.map(|count| (count, COLD)),
+            };
+            // Files were swapped while one of them was opened: look again.
+            let Some((count, way)) = sent else { continue };
+            let mut state = cx.state.borrow_mut();
+            let before = state.stats.sent_cold_bytes;
+            *way(&mut state.stats) += count as u64;
+            return Ok(Sent { count, cold: state.stats.sent_cold_bytes > before });
+        }
     }
 
-    /// Whether the range is still the log's. Returns a number that is another one once bytes of its files may be.
-    fn check(&self, part: Range) -> Result<u64, ReadError> {
+    /// Whether the range is still the log's. Returns how often the log was cut.
+    fn check(&self) -> Result<u64, ReadError> {
         let now = fetch::current_mark(self.cx, self.range.id)?;
         let mut state = self.cx.state.borrow_mut();
         let Some(log) = state.log(self.range.id) else { return Err(ReadError::Deleted) };
         match self.range.mark.cut_since(now, log) {
             Some(at) if at < self.range.next => Err(ReadError::Truncated { at }),
-            // Its bytes are elsewhere by now.
-            _ if log.segment(part.base).is_none()
-                && log.keep.swaps != self.range.glance.swaps() =>
-            {
-                Err(ReadError::Compacted { segment: part.base })
-            }
-            _ => Ok(now.cuts() << u32::BITS | u64::from(log.keep.swaps)),
+            _ => Ok(now.cuts()),
         }
     }
 
-    fn look(&self, part: Range) -> Result<(Here, bool), ReadError> {
+    /// Where the next bytes are, as which they are known, and whether they are sealed.
+    fn look(&self, part: Range, cuts: u64) -> Result<(Here, Stamp, bool), ReadError> {
         let mut state = self.cx.state.borrow_mut();
         let direct = state.settings.direct;
         let Some(log) = state.log(self.range.id) else { return Err(ReadError::Deleted) };
         let path = self.service.paths.of(self.open.family);
         let step = part.to.since(part.from).min(SEND_STEP_BYTES as u64);
         let Some(segment) = log.segment(part.base) else {
+            let stamp = Stamp { cuts, swapped: self.sealed(log, part.base)? };
             let cold = path == ReadPath::Direct;
-            return Ok((if cold { Here::Cold } else { Here::Pages(step as u32) }, true));
+            return Ok((if cold { Here::Cold } else { Here::Pages(step as u32) }, stamp, true));
         };
-        let window = &segment.window;
+        let (window, stamp) = (&segment.window, Stamp { cuts, swapped: 0 });
         if part.from >= window.base() {
             let end = part.from.plus(step);
             let mut slices = Vec::with_capacity(4);
@@ -181,13 +199,28 @@ impl Step<'_> {
                 at = at.plus(slice.len() as u64);
                 slices.push(slice);
             }
-            return Ok((Here::Memory(slices), false));
+            return Ok((Here::Memory(slices), stamp, false));
         }
         // Not sealed: written past the page cache, it must be read so too.
         if direct || path == ReadPath::Direct {
-            return Ok((Here::Cold, false));
+            return Ok((Here::Cold, stamp, false));
         }
-        Ok((Here::Pages(step.min(window.base().since(part.from)) as u32), false))
+        let len = step.min(window.base().since(part.from)) as u32;
+        Ok((Here::Pages(len), stamp, false))
+    }
+
+    /// The swap that the sealed segment came by, if it is still the one that was located.
+    fn sealed(&self, log: &Log, base: Offset) -> Result<u32, ReadError> {
+        let at = log.sealed.binary_search_by_key(&base, |sealed| sealed.base);
+        let swapped = at.ok().map(|at| log.sealed[at].swapped);
+        if let Some(swapped) = swapped.filter(|swapped| *swapped <= self.range.glance.swaps()) {
+            return Ok(swapped);
+        }
+        let Watermarks { log_start: start, dirty: end, .. } = log.watermarks();
+        if base < start {
+            return Err(ReadError::OutOfRange { asked: base, start, end });
+        }
+        Err(ReadError::Compacted { segment: base })
     }
 
     async fn send_slices(&self, slices: Vec<Slice>, part: Range) -> Result<usize, NetError> {
@@ -201,15 +234,21 @@ impl Step<'_> {
         }
     }
 
-    /// `None` if the bytes are not in the page cache.
-    async fn send_pages(&self, part: Range, len: u32) -> Result<Option<usize>, NetError> {
+    /// `None` if the bytes are not in the page cache, or cannot be said to be those that were located.
+    async fn send_pages(
+        &self,
+        part: Range,
+        len: u32,
+        sure: Sure,
+    ) -> Result<Option<usize>, NetError> {
         let path = self.service.paths.of(self.open.family);
         let kind = (part.base, open_files::Kind::Pages);
         let lease = open_files::open_kind(self.cx, self.range.id, kind).await;
         // What is not there is told by the way past the cache.
         let Some(lease) = lease.map_err(NetError::Log)? else { return Ok(None) };
-        // A file that was opened behind this is another one.
-        self.check(part).map_err(NetError::Log)?;
+        if !sure.glance.holds(self.cx, self.range.id) {
+            return Ok(None);
+        }
         let (socket, file, pos) = (self.open.handle, lease.file(), part.from.get());
         let op = NetOp::SendFile { socket, file, pos, len, path };
         match self.cx.net.start(op).await {
@@ -220,31 +259,35 @@ impl Step<'_> {
         }
     }
 
-    async fn send_cold(&self, part: Range, (cuts, sealed): (u64, bool)) -> Result<usize, NetError> {
-        let key = Key::new(self.range.id, part.base, part.from);
-        let cold = &self.cx.cold;
-        let now_ns = self.cx.state.borrow().time.ns;
+    /// `None` if files were swapped meanwhile.
+    async fn send_cold(&self, part: Range, sure: Sure) -> Result<Option<usize>, NetError> {
+        let (cx, id) = (self.cx, self.range.id);
+        let key = Key::new(id, part.base, part.from);
+        let now_ns = cx.state.borrow().time.ns;
         let path = self.service.paths.of(self.open.family);
-        let again = cold.is_sent_again(key, part.from, now_ns);
-        if again && sealed && path != ReadPath::Direct {
-            cold.advise(self.cx, key).await.map_err(NetError::Log)?;
+        let again = cx.cold.is_sent_again(key, part.from, now_ns);
+        if again && sure.sealed && path != ReadPath::Direct {
+            cx.cold.advise(cx, key).await.map_err(NetError::Log)?;
         }
         // Of a tail's file only what memory has given back.
         let written = {
-            let mut state = self.cx.state.borrow_mut();
-            let segment = state.segment(self.range.id, part.base);
+            let mut state = cx.state.borrow_mut();
+            let segment = state.segment(id, part.base);
             segment.map_or(part.to, |segment| segment.window.base().min(part.to))
         };
         let to = key.next().start().min(written);
-        let block = cold.block(self.cx, key, (to, written, cuts)).await;
-        self.check(part).map_err(NetError::Log)?;
+        let want = Want { written, stamp: sure.stamp, glance: sure.glance };
+        let block = cx.cold.block(cx, key, to, want).await;
+        if !sure.glance.holds(cx, id) {
+            return Ok(None);
+        }
         let block = block.map_err(NetError::Log)?;
-        cold.read_ahead(self.cx, key.next(), (written, cuts));
+        cx.cold.read_ahead(cx, key.next(), want);
         let start = part.from.since(key.start()) as usize;
         let end = to.since(key.start()) as usize;
         let sent = self.send_slices(vec![block.slice(start..end)], part).await?;
-        cold.sent(key, part.from.plus(sent as u64));
-        Ok(sent)
+        cx.cold.sent(key, part.from.plus(sent as u64));
+        Ok(Some(sent))
     }
 }
 
