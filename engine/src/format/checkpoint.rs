@@ -3,7 +3,8 @@
 //!
 //! The source is Kafka's `CheckpointFile`, `OffsetCheckpointFile` and `LeaderEpochCheckpointFile`.
 //! Stricter than Kafka in what it takes: one space between fields, canonical numbers, a newline at the
-//! end (a cut last line would else read as a smaller offset), no entry twice.
+//! end (a cut last line would else read as a smaller offset), no entry twice. An empty file has no entries: Kafka
+//! makes one when it first looks for it, and writes it when there is something to say.
 
 use std::collections::HashSet;
 use std::fmt::Write;
@@ -13,6 +14,9 @@ use thiserror::Error;
 use crate::types::{Offset, PartitionName};
 
 const VERSION: u64 = 0;
+
+/// A checkpoint without an entry.
+const EMPTY: &str = "0\n0\n";
 
 /// Why text is no checkpoint. Lines count from 1.
 #[derive(Clone, Debug, Error, PartialEq, Eq)]
@@ -136,6 +140,7 @@ fn line(text: &mut String, entry: std::fmt::Arguments<'_>) {
 fn entry_lines(bytes: &[u8]) -> Result<impl Iterator<Item = (usize, &str)>, CheckpointError> {
     let text = std::str::from_utf8(bytes)
         .map_err(|error| CheckpointError::Text { valid_bytes: error.valid_up_to() })?;
+    let text = if text.is_empty() { EMPTY } else { text };
     let Some(body) = text.strip_suffix('\n') else {
         return Err(CheckpointError::Cut { line: text.split('\n').count() });
     };
@@ -199,18 +204,20 @@ mod tests {
         assert_eq!(decode_epochs(text.as_bytes()).as_deref(), Ok(&entries[..]));
 
         assert_eq!(encode_offsets(&[]), "0\n0\n");
-        assert_eq!(decode_offsets(b"0\n0\n"), Ok(vec![]));
-        assert_eq!(decode_epochs(b"0\n0\n"), Ok(vec![]));
+        for nothing in [&b"0\n0\n"[..], b""] {
+            assert_eq!(decode_offsets(nothing), Ok(vec![]));
+            assert_eq!(decode_epochs(nothing), Ok(vec![]));
+        }
     }
 
     #[test]
     fn every_truncation_is_an_error() {
         let text = b"0\n2\norders 0 42\npayments 1 1234\n";
-        for len in 0..text.len() {
+        for len in 1..text.len() {
             assert!(decode_offsets(&text[..len]).is_err(), "{len} bytes");
         }
         let text = b"0\n2\n0 0\n3 500\n";
-        for len in 0..text.len() {
+        for len in 1..text.len() {
             assert!(decode_epochs(&text[..len]).is_err(), "{len} bytes");
         }
     }
@@ -220,7 +227,7 @@ mod tests {
         use CheckpointError::{Count, Cut, Malformed, Order, Text, Version};
         for (text, error) in [
             (&b"0\n1\n\xff 0 1\n"[..], Text { valid_bytes: 4 }),
-            (b"", Cut { line: 1 }),
+            (b"0", Cut { line: 1 }),
             (b"0\n", Cut { line: 2 }),
             (b"0\n1\na 0 1", Cut { line: 3 }),
             (b"1\n0\n", Version { found: 1 }),
