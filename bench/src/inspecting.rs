@@ -7,6 +7,7 @@ use std::path::Path;
 
 use anyhow::{Result, bail};
 use ringmain::Config;
+use ringmain::batch::RecordView;
 use ringmain::error::OpenError;
 use ringmain::inspect::{DumpOptions, Item, VerifyReport, dump as walk, verify as check};
 use ringmain::types::Offset;
@@ -234,6 +235,7 @@ fn value(item: &Item<'_>) -> Value {
             "timestamp": record.timestamp,
             "key": record.key.map(String::from_utf8_lossy),
             "value": record.value.map(String::from_utf8_lossy),
+            "headers": headers(record),
         }),
         Item::OffsetEntry { offset, entry } => {
             json!({ "kind": "index", "offset": offset.get(), "pos": entry.pos.get() })
@@ -251,6 +253,12 @@ fn value(item: &Item<'_>) -> Value {
         }),
         other => own_files(other),
     }
+}
+
+/// A record's headers as pairs; a value may be missing.
+fn headers(record: &RecordView<'_>) -> Vec<(String, Option<String>)> {
+    let text = |bytes| String::from_utf8_lossy(bytes).into_owned();
+    record.headers().map(|header| (text(header.key), header.value.map(text))).collect()
 }
 
 fn own_files(item: &Item<'_>) -> Value {
