@@ -121,6 +121,32 @@ fn a_directory_that_kafka_made_opens_and_goes_on() {
 }
 
 #[test]
+fn kafkas_mark_of_a_clean_shutdown_does_not_outlive_an_opening() {
+    everywhere("kafka-clean", |config| {
+        fs::create_dir(&config.dir).unwrap();
+        make(&config.dir);
+        let mark = config.dir.join(".kafka_cleanshutdown");
+        fs::write(&mark, "{\"version\":0,\"brokerEpoch\":5}").unwrap();
+        let kept = ["t-0.5f3d-future", "u-1.77ab-stray", "remote-log-index-cache"];
+        for name in kept {
+            fs::create_dir(config.dir.join(name)).unwrap();
+        }
+        verified(&config.dir);
+        let engine = Engine::open(config.clone()).unwrap();
+        let log = engine.log("kafka.topic", 3).unwrap();
+        log.append_blocking(batch([1], 500)).unwrap();
+        // As a crash leaves it: Kafka must find no mark that says it need not look.
+        engine.abandon();
+        assert!(!mark.exists());
+        for name in kept {
+            assert!(config.dir.join(name).is_dir(), "{name} is left alone");
+        }
+        let names: Vec<_> = Engine::open(config).unwrap().partitions();
+        assert_eq!(names.len(), 1, "{names:?}");
+    });
+}
+
+#[test]
 fn kafkas_torn_tail_is_cut_and_its_damage_is_reported() {
     let dir = Dir::new("kafka-torn");
     let data = dir.join("data");

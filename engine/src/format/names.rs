@@ -16,6 +16,8 @@ pub const READ_PATHS: &str = "ringmain.read-paths";
 pub const READ_PATHS_TRIAL: &str = "ringmain.read-paths.tmp";
 /// Present after a clean shutdown.
 pub const CLEAN: &str = "ringmain.clean";
+/// Kafka's own mark of a clean shutdown: with it, Kafka looks at no segment.
+pub const KAFKAS_CLEAN: &str = ".kafka_cleanshutdown";
 /// Held by the process that has the directory open.
 pub const LOCK: &str = ".lock";
 /// A partition's incarnation.

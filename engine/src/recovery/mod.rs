@@ -85,10 +85,13 @@ pub(crate) struct OpenedDirectory {
     pub(crate) journal_bytes: u64,
 }
 
+#[derive(Default)]
 struct Listing {
     partitions: Vec<PartitionName>,
     journals: Vec<String>,
     clean: bool,
+    /// Kafka's mark of a clean shutdown is there.
+    kafkas_clean: bool,
     fresh: bool,
 }
 
@@ -133,8 +136,10 @@ pub(crate) async fn recover<D: Disk>(
     // First it says which journals there are, then the others go: none is missed if the power goes between.
     sync(disk, &plan.dir).await?;
     remove_other_journals(disk, &plan).await?;
-    if listing.clean {
-        let path = plan.dir.join(names::CLEAN);
+    // Kafka's goes too: it would keep Kafka from looking at what is appended from here on.
+    let marks = [(listing.clean, names::CLEAN), (listing.kafkas_clean, names::KAFKAS_CLEAN)];
+    for (_, mark) in marks.into_iter().filter(|(is_there, _)| *is_there) {
+        let path = plan.dir.join(mark);
         let gone = disk.run(Op::Unlink { path: path.clone() }).await;
         gone.map_err(|e| OpenError::io(&path, "removing", e))?;
     }
@@ -156,13 +161,13 @@ async fn sync<D: Disk>(disk: &D, dir: &Path) -> Result<(), OpenError> {
     synced.map_err(|e| OpenError::io(dir, "flushing the directory", e))
 }
 
-/// Files that Kafka or a file system keeps beside partitions: left alone.
+/// What Kafka or a file system keeps beside partitions: left alone.
 const NEIGHBOURS: [&str; 8] = [
     "lost+found",
     "meta.properties",
     "bootstrap.checkpoint",
     "replication-offset-checkpoint",
-    ".kafka_cleanshutdown",
+    "remote-log-index-cache",
     names::CALIBRATION,
     names::READ_PATHS,
     names::LOCK,
@@ -172,12 +177,20 @@ const NEIGHBOURS: [&str; 8] = [
 const OWN: [&str; 5] =
     [names::META, names::JOURNALS, names::RECOVERY_POINTS, names::LOG_STARTS, names::CLEANED];
 
+/// Directories that Kafka keeps for itself: a replica that is on its way to this disk, one that belongs to no topic
+/// any more. Left alone.
+fn is_kafkas_alone(name: &str) -> bool {
+    name.ends_with("-future") || name.ends_with("-stray")
+}
+
 /// Whether a data directory may hold the name.
 pub(crate) fn is_known(name: &str) -> bool {
     NEIGHBOURS.contains(&name)
         || OWN.contains(&name)
         || name == names::CLEAN
+        || name == names::KAFKAS_CLEAN
         || names::is_journal(name)
+        || is_kafkas_alone(name)
         || [names::FOREIGN, ".tmp", names::DELETED, "-delete"].iter().any(|s| name.ends_with(s))
         || PartitionName::from_directory(name).is_some()
 }
@@ -185,7 +198,7 @@ pub(crate) fn is_known(name: &str) -> bool {
 async fn list<D: Disk>(disk: &D, dir: &Path) -> Result<Listing, OpenError> {
     let io = |error| OpenError::io(dir, "listing", error);
     let found = disk.run(Op::List { path: dir.to_path_buf() }).await.map_err(io)?.into_names();
-    let mut out = Listing { partitions: vec![], journals: vec![], clean: false, fresh: true };
+    let mut out = Listing { fresh: true, ..Listing::default() };
     // Nothing is removed before it is sure that the directory is a log's.
     let (mut files, mut directories) = (Vec::new(), Vec::new());
     for name in found {
@@ -193,7 +206,9 @@ async fn list<D: Disk>(disk: &D, dir: &Path) -> Result<Listing, OpenError> {
             out.fresh &= name != names::META;
         } else if name == names::CLEAN {
             out.clean = true;
-        } else if name.ends_with(names::FOREIGN) {
+        } else if name == names::KAFKAS_CLEAN {
+            out.kafkas_clean = true;
+        } else if name.ends_with(names::FOREIGN) || is_kafkas_alone(&name) {
         } else if names::is_journal(&name) {
             out.journals.push(name);
         } else if name.ends_with(".tmp") {
