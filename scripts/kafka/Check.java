@@ -38,8 +38,9 @@ final class Check {
     }
 
     void run() throws Exception {
-        File clean = new File(data, "ringmain.clean");
-        boolean isClean = clean.exists() || new CleanShutdownFileHandler(data.getPath()).exists();
+        boolean closed = new File(data, "ringmain.clean").exists();
+        // The engine makes no such mark: Kafka reads the active segments and makes their indexes anew.
+        boolean isClean = new CleanShutdownFileHandler(data.getPath()).exists();
         File pointsFile = new File(data, "recovery-point-offset-checkpoint");
         Map<TopicPartition, Long> points = new OffsetCheckpointFile(pointsFile, null).read();
         Map<TopicPartition, Long> starts = starts(data);
@@ -49,7 +50,7 @@ final class Check {
             for (File segment : segments(partition)) segment(segment, lines);
             Map<File, byte[]> before = indexes(partition);
             long start = starts.getOrDefault(name, 0L);
-            ensure(!isClean || points.containsKey(name), "%s has no recovery point", name);
+            ensure(!closed || points.containsKey(name), "%s has no recovery point", name);
             long[] at = {start, points.getOrDefault(name, 0L)};
             UnifiedLog log = open(partition, config(), scheduler, at, isClean);
             taken(log, lines);
