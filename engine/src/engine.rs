@@ -60,7 +60,7 @@ pub struct Engine {
     facts: Facts,
     closed: bool,
     paths: OnceLock<PathCalibration>,
-    _lock: File,
+    _lock: DirectoryLock,
 }
 
 impl Engine {
@@ -106,7 +106,7 @@ impl Engine {
 
     fn start(
         config: Config,
-        held: File,
+        held: DirectoryLock,
         opened: OpenedDirectory,
         settings: Settings,
         facts: Facts,
@@ -401,12 +401,23 @@ fn refuse_foreign(dir: &Path) -> Result<(), OpenError> {
     Ok(())
 }
 
-pub(crate) fn lock_directory(dir: &Path) -> Result<File, OpenError> {
+/// A data directory that no other engine opens as long as this lives.
+#[derive(Debug)]
+pub(crate) struct DirectoryLock(File);
+
+impl Drop for DirectoryLock {
+    fn drop(&mut self) {
+        // Not by closing it alone: a child between fork and exec holds the descriptor too, and with it the lock.
+        let _gone_with_the_descriptor = self.0.unlock();
+    }
+}
+
+pub(crate) fn lock_directory(dir: &Path) -> Result<DirectoryLock, OpenError> {
     let path = dir.join(names::LOCK);
     let opened = File::options().create(true).truncate(false).write(true).open(&path);
     let file = opened.map_err(|e| OpenError::io(&path, "opening the lock file", e))?;
     match file.try_lock() {
-        Ok(()) => Ok(file),
+        Ok(()) => Ok(DirectoryLock(file)),
         Err(fs::TryLockError::WouldBlock) => Err(OpenError::Locked(dir.to_path_buf())),
         Err(fs::TryLockError::Error(e)) => Err(OpenError::io(&path, "locking", e)),
     }
