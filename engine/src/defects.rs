@@ -30,6 +30,12 @@ pub(crate) enum Defect {
     SwapBeforeFlush,
     /// Recovery lays journaled bytes over a segment that was compacted since.
     LayOverCompacted,
+    /// A reader's mark is not held against the cuts since.
+    ForgetCuts,
+    /// A reader's epoch is not held against the log's.
+    ForgetEpochs,
+    /// A truncation does not wait for the reads under way, and they do not look whether there was one.
+    CutUnderReaders,
 }
 
 #[cfg(test)]

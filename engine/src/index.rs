@@ -96,9 +96,19 @@ impl Index {
         floor(&self.offsets, self.base, offset)
     }
 
+    /// The first batch it has with a last offset of `offset` or above.
+    pub(crate) fn ceil(&self, offset: Offset) -> Option<Pos> {
+        ceil(&self.offsets, self.base, offset)
+    }
+
     /// The last batch it has at `pos` or before it.
     pub(crate) fn floor_pos(&self, pos: Pos) -> Pos {
         floor_pos(&self.offsets, pos)
+    }
+
+    /// The first batch it has behind `pos`.
+    pub(crate) fn after(&self, pos: Pos) -> Option<Pos> {
+        after(&self.offsets, pos)
     }
 
     /// Bytes on disk of `.index` and `.timeindex`.
@@ -136,10 +146,23 @@ pub(crate) fn floor(entries: &[OffsetEntry], base: Offset, offset: Offset) -> Po
     at.checked_sub(1).map_or(Pos::ZERO, |at| entries[at].pos)
 }
 
+/// The first batch that these entries have with a last offset of `offset` or above.
+pub(crate) fn ceil(entries: &[OffsetEntry], base: Offset, offset: Offset) -> Option<Pos> {
+    let relative = offset.get() - base.get();
+    let at = entries.partition_point(|entry| i64::from(entry.relative_offset) < relative);
+    entries.get(at).map(|entry| entry.pos)
+}
+
 /// The last batch that these entries have at `pos` or before it; the segment's beginning if there is none.
 pub(crate) fn floor_pos(entries: &[OffsetEntry], pos: Pos) -> Pos {
     let at = entries.partition_point(|entry| entry.pos <= pos);
     at.checked_sub(1).map_or(Pos::ZERO, |at| entries[at].pos)
+}
+
+/// The first batch that these entries have behind `pos`.
+pub(crate) fn after(entries: &[OffsetEntry], pos: Pos) -> Option<Pos> {
+    let at = entries.partition_point(|entry| entry.pos <= pos);
+    entries.get(at).map(|entry| entry.pos)
 }
 
 /// The entries of an index's bytes, up to the first that is none or out of order: what is good of a doubtful index

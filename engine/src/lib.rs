@@ -37,6 +37,7 @@ mod shard;
 )]
 mod simulation;
 mod stats;
+mod stream;
 pub mod types;
 mod window;
 
@@ -50,3 +51,6 @@ pub use repair::{RepairError, Repaired, repair};
 pub use shard::fetch::{Fetch, Fetched, ReadMark};
 pub use shard::inbox::{AppendFuture, Appended};
 pub use stats::{Keeping, ShardStats};
+pub use stream::{
+    AfterDamage, LocalRecords, Record, Records, RecordsBlocking, StreamError, StreamOptions,
+};

@@ -152,7 +152,8 @@ pub const RESEALERS_MAX: usize = 1;
 /// Sealed segments of a partition that are looked at at once.
 pub const SEAL_CHECKS_IN_FLIGHT: usize = 8;
 
-/// Fetches of a shard that have not ended, whether they wait or read.
+/// Fetches of a shard that have not ended, whether they wait or read: 100 MiB of memory beside the shard's budget if
+/// all of them wait.
 pub const FETCHES_MAX: usize = 65_536;
 
 /// Most bytes one fetch is given, but for a batch that is larger: an answer is memory beside the shard's budget.

@@ -10,9 +10,11 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::task::{Context, Poll, Wake, Waker};
 use std::thread::Thread;
+use std::time::Duration;
 
 use ringmain::batch::BatchBuilder;
-use ringmain::{AppendFuture, Backend, Config, Engine, LogHandle};
+use ringmain::types::Offset;
+use ringmain::{AppendFuture, Backend, Config, Engine, Fetch, LogHandle};
 
 static COUNT: AtomicU64 = AtomicU64::new(0);
 
@@ -47,6 +49,9 @@ static ALLOCATOR: Counting = Counting;
 
 /// Appends in flight at once.
 const IN_FLIGHT: usize = 64;
+
+/// Fetches that wait beside them.
+const WAITING: usize = 1000;
 
 /// Stretches of the steady stream that are counted apart, and appends in each.
 const WINDOWS: usize = 20;
@@ -126,6 +131,11 @@ fn steady(backend: Backend, partitions: u32) -> u64 {
     let engine = Engine::open(config).unwrap();
     let names: Vec<(String, u32)> = (0..partitions).map(|n| ("steady".to_owned(), n)).collect();
     let logs = engine.logs(&names).unwrap();
+    // Fetches that wait for another log of the shard are none of an append's business.
+    let quiet = engine.log("quiet", 0).unwrap();
+    let waiting: Vec<_> = (0..WAITING)
+        .map(|_| quiet.fetch(Fetch { max_wait: Duration::MAX, ..Fetch::from(Offset::ZERO) }))
+        .collect();
     let mut stream = Stream::new(&logs);
     stream.append(2 * WINDOW_APPENDS);
     // Background procedures allocate now and then: they ready space, write the journal back. An append that
@@ -140,7 +150,7 @@ fn steady(backend: Backend, partitions: u32) -> u64 {
     eprintln!("{partitions} partitions, allocations in {WINDOW_APPENDS} appends each: {windows:?}");
     assert!(all < (WINDOWS * WINDOW_APPENDS) as u64 / 20, "{windows:?}");
     let counted = windows.into_iter().min().unwrap();
-    drop(stream);
+    drop((stream, waiting));
     engine.close().unwrap();
     std::fs::remove_dir_all(&dir).unwrap();
     counted

@@ -48,7 +48,7 @@ const LAYERS: [(&str, &[&str]); 8] = [
     ("state of one file", &["window", "segment", "journal", "compaction"]),
     ("state of one partition", &["log", "recovery", "inspect"]),
     ("event loop", &["shard"]),
-    ("surface", &["handle", "serve", "calibrate", "engine", "repair"]),
+    ("surface", &["handle", "serve", "stream", "calibrate", "engine", "repair"]),
 ];
 
 /// Modules that only some may import, whatever the layers say.

@@ -22,6 +22,7 @@ pub use codec::CodecError;
 pub(crate) use codec::compress_as;
 pub use error::BatchError;
 pub use reader::{BatchView, Batches, Records, batches};
+pub(crate) use reader::{Progress, unpack};
 pub use validate::{validate, validate_stored};
 
 pub use crate::format::batch_header::{Attributes, BatchHeader, Codec, HeaderError, TimestampType};

@@ -141,16 +141,10 @@ impl<'a> BatchView<'a> {
     /// [`BatchError::Codec`] if the records do not decompress, or only to more than
     /// [`Limits::decompressed_bytes`].
     pub fn records_within(&self, limits: &Limits) -> Result<Records<'_>, BatchError> {
-        let records = self.decompressed(limits)?;
         Ok(Records {
-            all: records,
-            left: records,
-            base_offset: self.base_offset,
+            all: self.decompressed(limits)?,
             header: &self.header,
-            headers_max: limits.headers,
-            index: 0,
-            offset_delta_min: 0,
-            ended: false,
+            progress: Progress::new(self.base_offset, limits.headers),
         })
     }
 
@@ -174,34 +168,76 @@ impl<'a> BatchView<'a> {
 #[derive(Clone, Debug)]
 pub struct Records<'v> {
     all: &'v [u8],
-    left: &'v [u8],
-    base_offset: Offset,
     header: &'v BatchHeader,
+    progress: Progress,
+}
+
+impl<'v> Iterator for Records<'v> {
+    type Item = Result<RecordView<'v>, BatchError>;
+
+    fn next(&mut self) -> Option<Self::Item> {
+        self.progress.next(self.all, self.header)
+    }
+}
+
+/// How far a batch's records have been read: what goes over them without a hold on them.
+#[derive(Clone, Debug)]
+pub(crate) struct Progress {
+    base_offset: Offset,
     headers_max: u32,
+    pos: usize,
     index: u32,
     /// What the next record's offset delta is at least: compaction leaves gaps, never disorder.
     offset_delta_min: i64,
     ended: bool,
 }
 
-impl<'v> Records<'v> {
-    fn read(&mut self) -> Result<RecordView<'v>, BatchError> {
-        let index = self.index;
-        let pos = self.all.len() - self.left.len();
-        let record = RawRecord::decode(&mut self.left, self.headers_max)
+impl Progress {
+    /// Before the first record of a batch that begins with `base_offset`.
+    pub(crate) fn new(base_offset: Offset, headers_max: u32) -> Self {
+        Self { base_offset, headers_max, pos: 0, index: 0, offset_delta_min: 0, ended: false }
+    }
+
+    /// The next of the records `all`, which are decompressed and always the same.
+    pub(crate) fn next<'v>(
+        &mut self,
+        all: &'v [u8],
+        header: &BatchHeader,
+    ) -> Option<Result<RecordView<'v>, BatchError>> {
+        if self.ended {
+            return None;
+        }
+        if self.index < header.record_count as u32 {
+            let record = self.read(all, header);
+            self.ended = record.is_err();
+            return Some(record);
+        }
+        self.ended = true;
+        let bytes = all.len() - self.pos;
+        // A batch whose records compaction removed has no section to speak of.
+        (bytes != 0 && self.index != 0).then_some(Err(BatchError::Trailing { bytes }))
+    }
+
+    fn read<'v>(
+        &mut self,
+        all: &'v [u8],
+        header: &BatchHeader,
+    ) -> Result<RecordView<'v>, BatchError> {
+        let (index, pos) = (self.index, self.pos);
+        let mut left = &all[pos..];
+        let record = RawRecord::decode(&mut left, self.headers_max)
             .map_err(|source| BatchError::Record { index, pos, source })?;
         let delta = i64::from(record.offset_delta);
-        if delta < self.offset_delta_min || delta > i64::from(self.header.last_offset_delta) {
+        if delta < self.offset_delta_min || delta > i64::from(header.last_offset_delta) {
             return Err(BatchError::OffsetDelta { index, offset_delta: record.offset_delta });
         }
+        self.pos = all.len() - left.len();
         self.index += 1;
         self.offset_delta_min = delta + 1;
-        let timestamp = match self.header.attributes.timestamp_type() {
+        let timestamp = match header.attributes.timestamp_type() {
             // Wraps as Kafka's does: any two times a producer can have come back right.
-            TimestampType::Create => {
-                self.header.base_timestamp.wrapping_add(record.timestamp_delta)
-            }
-            TimestampType::Append => self.header.max_timestamp,
+            TimestampType::Create => header.base_timestamp.wrapping_add(record.timestamp_delta),
+            TimestampType::Append => header.max_timestamp,
         };
         Ok(RecordView {
             attributes: record.attributes,
@@ -214,21 +250,27 @@ impl<'v> Records<'v> {
     }
 }
 
-impl<'v> Iterator for Records<'v> {
-    type Item = Result<RecordView<'v>, BatchError>;
-
-    fn next(&mut self) -> Option<Self::Item> {
-        if self.ended {
-            return None;
-        }
-        if self.index < self.header.record_count as u32 {
-            let record = self.read();
-            self.ended = record.is_err();
-            return Some(record);
-        }
-        self.ended = true;
-        let bytes = self.left.len();
-        // A batch whose records compaction removed has no section to speak of.
-        (bytes != 0 && self.index != 0).then_some(Err(BatchError::Trailing { bytes }))
+/// Where the records of a batch are that was checked before, with its header.
+///
+/// # Errors
+/// [`BatchError`], if it was not.
+pub(crate) fn unpack(bytes: &[u8], limits: &Limits) -> Result<Unpacked, BatchError> {
+    let header = BatchHeader::decode(bytes)?;
+    let bits = header.attributes.codec_bits();
+    let base_offset = header.base_offset;
+    let codec = header.attributes.codec().ok_or(BatchError::UnknownCodec { base_offset, bits })?;
+    if codec == Codec::None || header.record_count == 0 {
+        return Ok(Unpacked { header, records: None });
     }
+    let mut records = Vec::new();
+    codec::decompress(codec, &bytes[HEADER_BYTES..], &mut records, limits.decompressed_bytes)
+        .map_err(|source| BatchError::Codec { codec, source })?;
+    Ok(Unpacked { header, records: Some(records) })
+}
+
+/// A batch's records, as they can be gone over with a [`Progress`].
+pub(crate) struct Unpacked {
+    pub(crate) header: BatchHeader,
+    /// The decompressed records; `None` if they are in the batch as they are.
+    pub(crate) records: Option<Vec<u8>>,
 }

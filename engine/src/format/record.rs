@@ -132,6 +132,18 @@ pub struct Headers<'a> {
     bytes: &'a [u8],
 }
 
+impl<'a> Headers<'a> {
+    /// `left` headers that were walked before, when their record was decoded.
+    pub(crate) fn walked(left: u32, bytes: &'a [u8]) -> Self {
+        Self { left, bytes }
+    }
+
+    /// The bytes of those that are left.
+    pub(crate) fn bytes(&self) -> &'a [u8] {
+        self.bytes
+    }
+}
+
 impl<'a> Iterator for Headers<'a> {
     type Item = Header<'a>;
 

@@ -5,7 +5,8 @@ use std::pin::Pin;
 use std::task::{Context as TaskContext, Poll, ready};
 
 use crate::error::ReadError;
-use crate::shard::fetch::{self, Fetch, Fetched};
+use crate::shard::fetch::{self, Damage, Fetch, Fetched};
+use crate::types::Offset;
 
 use super::asked::Asked;
 use super::{LogHandle, block_on};
@@ -23,9 +24,28 @@ impl Future for FetchFuture {
     }
 }
 
+/// A look for what comes behind damage.
+pub(crate) struct PassFuture(Asked<Result<Offset, ReadError>>);
+
+impl Future for PassFuture {
+    type Output = Result<Offset, ReadError>;
+
+    fn poll(mut self: Pin<&mut Self>, cx: &mut TaskContext<'_>) -> Poll<Self::Output> {
+        let answer = ready!(Pin::new(&mut self.0).poll(cx));
+        Poll::Ready(answer.unwrap_or(Err(ReadError::Closed)))
+    }
+}
+
 impl LogHandle {
+    /// Looks for the first intact batch behind damage.
+    pub(crate) fn pass_over(&self, damage: Damage) -> PassFuture {
+        let log = self.log;
+        let ask = move |cx| async move { fetch::pass_over(&cx, log, damage).await };
+        PassFuture(self.remote.ask(ask))
+    }
+
     /// Fetches whole batches, from the one that holds the offset on, and waits for them if there are not enough: see
-    /// [`Fetch`]. It is sent at once. While it waits it costs the shard some hundred bytes and no time;
+    /// [`Fetch`]. It is sent at once. While it waits it costs one and a half KiB of memory and no time;
     /// [`crate::limits::FETCHES_MAX`] fetches of a shard can be under way.
     ///
     /// The answer has as many bytes as there are, up to `max_bytes` and at least one batch, once `min_bytes` are below

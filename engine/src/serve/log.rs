@@ -8,10 +8,11 @@ use std::task::{Context as TaskContext, Poll};
 use crate::batch::Batch;
 use crate::error::{AppendError, ReadError};
 use crate::journal::LogId;
-use crate::shard::fetch::{self, Fetch, Fetched};
+use crate::shard::fetch::{self, Damage, Fetch, Fetched};
 use crate::shard::inbox::Appended;
 use crate::shard::inbox::local::LocalAppend;
 use crate::shard::net::{LogRange, Service, locate};
+use crate::shard::shield::Shield;
 use crate::shard::{Context, read};
 use crate::types::{Isolation, Offset, Watermarks};
 
@@ -52,7 +53,11 @@ impl LocalLog {
         isolation: Isolation,
     ) -> impl Future<Output = Result<Vec<u8>, ReadError>> + 'static {
         let (cx, id) = (self.cx.clone(), self.id);
-        self.run(async move { read::read(&cx, id, offset, max_bytes, isolation).await })
+        // A server may give up at any time.
+        let shield = self.cx.clone();
+        self.run(Shield::new(&shield, async move {
+            read::read(&cx, id, offset, max_bytes, isolation).await
+        }))
     }
 
     /// Fetches, as [`crate::LogHandle::fetch`] does.
@@ -62,6 +67,15 @@ impl LocalLog {
     ) -> impl Future<Output = Result<Fetched, ReadError>> + 'static {
         let (cx, id) = (self.cx.clone(), self.id);
         self.run(async move { fetch::fetch(&cx, id, fetch).await })
+    }
+
+    /// Looks for the first intact batch behind damage.
+    pub(crate) fn pass_over(
+        &self,
+        damage: Damage,
+    ) -> impl Future<Output = Result<Offset, ReadError>> + 'static {
+        let (cx, id) = (self.cx.clone(), self.id);
+        self.run(async move { fetch::pass_over(&cx, id, damage).await })
     }
 
     /// Finds the bytes of a fetch, waiting for them as it says, for [`crate::serve::Connection::send_log`]. Payload is

@@ -5,10 +5,12 @@
 
 use std::future::{Future, poll_fn};
 use std::pin::Pin;
+use std::rc::Rc;
 use std::task::Poll;
 use std::time::Duration;
 
 use crate::batch::validate_stored;
+use crate::defects::{self, Defect};
 use crate::error::ReadError;
 use crate::format::batch_header::BatchHeader;
 use crate::journal::LogId;
@@ -16,13 +18,16 @@ use crate::log::Log;
 use crate::types::{Incarnation, Isolation, Offset, Watermarks};
 
 use super::Context;
+use super::shield::Shield;
 use source::Segments;
 use waiters::{UnderWay, Wait};
 
+mod damage;
 mod locate;
 mod source;
 pub(crate) mod waiters;
 
+pub(crate) use damage::{Damage, pass_over};
 pub(crate) use locate::Range;
 #[cfg(test)]
 pub(crate) use locate::Run;
@@ -125,19 +130,24 @@ pub struct Fetched {
 
 /// Fetches from a log; waits as long as `ask` allows. Dropping the future gives up the wait.
 pub(crate) async fn fetch(cx: &Context, id: LogId, mut ask: Fetch) -> Result<Fetched, ReadError> {
-    let _under_way = UnderWay::begin(cx)?;
+    let place = UnderWay::begin(cx)?;
     let until = deadline(cx, ask.max_wait);
     loop {
-        let located = enough(cx, id, &mut ask, until).await?;
+        let located = enough((cx, id), &mut ask, until, &place).await?;
         let glance = located.glance;
-        let fetched = Box::pin(copy(cx, id, &ask, located)).await;
+        let (cx2, place) = (cx.clone(), place.clone());
+        let copied = async move {
+            let _place = place;
+            copy(&cx2, id, &ask, located).await
+        };
+        let fetched = Shield::new(cx, copied).await;
         // Compacted meanwhile: what was copied may be of two files.
         if !glance.holds(cx, id) {
             continue;
         }
         let fetched = fetched.map_err(|error| locate::deleted(cx, id, ask.offset, error))?;
         // A full disk takes back what is only in memory, and waits for no reader.
-        if fetched.mark == current_mark(cx, id)? {
+        if fetched.mark == current_mark(cx, id)? || defects::is(Defect::CutUnderReaders) {
             return Ok(fetched);
         }
     }
@@ -149,22 +159,27 @@ pub(crate) async fn wait_and_locate(
     id: LogId,
     mut ask: Fetch,
 ) -> Result<Located, ReadError> {
-    let _under_way = UnderWay::begin(cx)?;
+    let place = UnderWay::begin(cx)?;
     let until = deadline(cx, ask.max_wait);
-    enough(cx, id, &mut ask, until).await
+    enough((cx, id), &mut ask, until, &place).await
 }
 
 /// Waits until there are as many bytes as are asked for, or it is time.
 async fn enough(
-    cx: &Context,
-    id: LogId,
+    (cx, id): (&Context, LogId),
     ask: &mut Fetch,
     until: u64,
+    place: &Rc<UnderWay>,
 ) -> Result<Located, ReadError> {
     let min = ask.min_bytes.min(ask.max_bytes) as u64;
     loop {
+        let (cx2, found, place) = (cx.clone(), *ask, place.clone());
+        let located = async move {
+            let _place = place;
+            locate(&cx2, id, &found).await
+        };
         // In a box: while the fetch waits its memory is not there.
-        let located = Box::pin(locate(cx, id, ask)).await?;
+        let located = Shield::new(cx, located).await?;
         // From now on the log is held to what it was at the beginning.
         ask.mark.get_or_insert(located.mark);
         let enough = located.bytes >= min || located.next < located.bound;

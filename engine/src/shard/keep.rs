@@ -200,7 +200,9 @@ async fn advance(cx: &Context, id: LogId, start: Offset) -> Result<(), ControlEr
     let gone = {
         let mut state = cx.state.borrow_mut();
         let Some(log) = state.log(id) else { return Err(ControlError::Closed) };
-        log.raise_start(start)
+        let gone = log.raise_start(start);
+        state.note_moved(id);
+        gone
     };
     let bases = gone.iter().map(|sealed| sealed.base).collect();
     for (base, aside) in set_aside(cx, id, bases).await? {
@@ -231,7 +233,9 @@ async fn free_oldest(cx: &Context, id: LogId, start: Offset) -> Result<bool, Con
         if log.sealed.is_empty() || next > start {
             return Ok(false);
         }
-        log.raise_start(next)
+        let gone = log.raise_start(next);
+        state.note_moved(id);
+        gone
     };
     // Each name's end is flushed before the next: no order is assumed between them.
     for base in gone.iter().map(|sealed| sealed.base) {

@@ -43,6 +43,7 @@ pub(crate) mod prepare;
 pub(crate) mod read;
 mod remove;
 pub(crate) mod seal;
+pub(crate) mod shield;
 pub(crate) mod state;
 mod swap;
 pub(crate) mod thread;

@@ -7,6 +7,7 @@
 use std::io;
 
 use crate::command::{Disk, FileHandle, Op, OpenMode};
+use crate::defects::{self, Defect};
 use crate::error::{ControlError, Fault};
 use crate::files::{open, sync_directory};
 use crate::format::names;
@@ -114,6 +115,7 @@ async fn run(cx: &Context, id: LogId, offset: Offset) -> Result<(), ControlError
 
 /// Waits until nothing of the log is on its way and, with `alone`, nobody reads its files.
 async fn quiesce(cx: &Context, id: LogId, alone: bool) -> Result<(), ControlError> {
+    let alone = alone && !defects::is(Defect::CutUnderReaders);
     until(cx, id, |state| {
         state.log(id).is_none_or(|log| {
             log.writes_in_flight == 0

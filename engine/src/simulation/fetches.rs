@@ -179,6 +179,21 @@ fn a_waiting_fetch_hears_of_a_truncation_below_it() {
 }
 
 #[test]
+fn a_waiting_fetch_hears_that_its_records_were_deleted() {
+    let (_disk, _, mut world, log) = rig(&Setup::default());
+    for _ in 0..4 {
+        put(&mut world, &log, 100);
+    }
+    let below = begin(&mut world, &log, Fetch { min_bytes: 100_000, ..from(2) });
+    let mut above = begin(&mut world, &log, Fetch { min_bytes: 1000, ..from(3) });
+    world.run(log.delete_records(Offset::new(3))).unwrap().unwrap();
+    let (asked, start, end) = (Offset::new(2), Offset::new(3), Offset::new(4));
+    assert_eq!(world.run(below).unwrap(), Err(ReadError::OutOfRange { asked, start, end }));
+    settle(&mut world);
+    assert!(poll(&mut above).is_pending(), "what it waits for is still to come");
+}
+
+#[test]
 fn deletion_and_closing_end_every_wait() {
     let (_disk, _, mut world, log) = rig(&Setup::default());
     let doomed = world.log(&name("doomed")).unwrap();
@@ -241,4 +256,135 @@ fn runs_are_whole_batches_up_to_the_bound_wherever_they_are() {
 fn length(run: Run) -> u64 {
     let (Run::Memory(range) | Run::File { range, .. }) = run;
     range.to.since(range.from)
+}
+
+#[test]
+fn an_epoch_that_is_no_longer_the_logs_is_refused() {
+    let (_disk, _, mut world, log) = rig(&Setup::default());
+    let put_at = |world: &mut World<SimDisk>, offset: i64, epoch: i32| {
+        let id = world.oracle.borrow_mut().id();
+        assert!(world.send_at(&log, id, batch(id, 1, 100), Some((offset, epoch))));
+        world.settle().unwrap();
+    };
+    for (offset, epoch) in [(0, 3), (1, 3), (2, 5), (3, 5), (4, 5)] {
+        put_at(&mut world, offset, epoch);
+    }
+    let seen = world.run(log.fetch(from(0))).unwrap().unwrap();
+    assert_eq!((seen.leader_epoch, seen.last_epoch, seen.next), (5, Some(5), Offset::new(5)));
+    let ask = |world: &mut World<SimDisk>, offset: i64, epoch: i32| {
+        let fetch = Fetch { epoch: Some(epoch), max_wait: Duration::ZERO, ..from(offset) };
+        world.run(log.fetch(fetch)).unwrap().map(|fetched| offsets(&fetched))
+    };
+    let diverged = |epoch, end| Err(ReadError::Diverged { epoch, end: Offset::new(end) });
+    assert_eq!(ask(&mut world, 2, 3), Ok((2, 5)), "an epoch ended where the next one began");
+    assert_eq!(ask(&mut world, 3, 3), diverged(3, 2), "what the reader has behind it is another's");
+    assert_eq!(ask(&mut world, 2, 4), diverged(3, 2), "there was no such epoch");
+    assert_eq!(ask(&mut world, 5, 5), Ok((-1, -1)));
+    assert_eq!(ask(&mut world, 6, 5), diverged(5, 5), "behind the end");
+    assert_eq!(ask(&mut world, 0, 0), Ok((0, 5)), "before the first record nothing can differ");
+    assert_eq!(
+        ask(&mut world, 6, -1).map_err(|e| e.to_string().contains("out of range")),
+        Err(true)
+    );
+    // A reader waits at the end; another leader takes the log back and goes on.
+    let waiting = begin(&mut world, &log, from(0).after(&seen));
+    world.truncate(&log, 3);
+    world.settle().unwrap();
+    put_at(&mut world, 3, 7);
+    put_at(&mut world, 4, 7);
+    put_at(&mut world, 5, 7);
+    let cut = Err(ReadError::Truncated { at: Offset::new(3) });
+    assert_eq!(world.run(waiting).unwrap().map(|fetched| offsets(&fetched)), cut);
+    assert_eq!(ask(&mut world, 5, 5), diverged(5, 3));
+    assert_eq!(ask(&mut world, 3, 5), Ok((3, 6)));
+    let again = world.run(log.fetch(Fetch { max_bytes: 1, ..from(3) })).unwrap().unwrap();
+    assert_eq!((again.leader_epoch, again.last_epoch), (7, Some(7)));
+    let before = world.run(log.fetch(Fetch { max_bytes: 1, ..from(0) })).unwrap().unwrap();
+    assert_eq!(before.last_epoch, Some(3), "of its own last record, not the log's");
+}
+
+#[test]
+fn a_mark_tells_of_cuts_below_and_of_no_other() {
+    let (disk, oracle, mut world, log) = rig(&Setup::default());
+    for _ in 0..6 {
+        put(&mut world, &log, 100);
+    }
+    let one = Fetch { max_bytes: 1, ..from(0) };
+    let first = world.run(log.fetch(one)).unwrap().unwrap();
+    let fifth = world.run(log.fetch(Fetch { offset: Offset::new(4), ..one })).unwrap().unwrap();
+    assert_eq!((first.next, fifth.next), (Offset::new(1), Offset::new(5)));
+    for to in [5, 3] {
+        world.truncate(&log, to);
+        world.settle().unwrap();
+        put(&mut world, &log, 100);
+        put(&mut world, &log, 100);
+        put(&mut world, &log, 100);
+        let low = world.run(log.fetch(one.after(&first))).unwrap().unwrap();
+        assert_eq!(offsets(&low), (1, 2), "cut above it");
+        let high = world.run(log.fetch(one.after(&fifth))).unwrap();
+        let told = Err(ReadError::Truncated { at: Offset::new(3) });
+        let expected = if to == 5 { Ok(Offset::new(6)) } else { told };
+        assert_eq!(high.map(|fetched| fetched.next), expected, "cut to {to}");
+    }
+    // After a restart marks say nothing: epochs do.
+    assert_eq!(world.close().unwrap(), Ok(()));
+    let mut world =
+        super::workload::reopen(&disk, &Setup::default(), &oracle, super::oracle::End::Power);
+    let log = world.log(&name("topic")).unwrap();
+    let fetched = world.run(log.fetch(one.after(&fifth))).unwrap().unwrap();
+    assert_eq!(offsets(&fetched), (5, 6));
+}
+
+#[test]
+fn what_a_full_disk_takes_back_is_a_cut_for_those_who_saw_it() {
+    let (disk, _, mut world, log) = rig(&Setup::default());
+    put(&mut world, &log, 100);
+    let fault =
+        crate::ring::sim::Fault::nth(crate::ring::sim::OpKind::Allocate, ".log", 1, libc::ENOSPC);
+    disk.inject(fault.when(crate::ring::sim::When::From(1)));
+    // More than there is space ready for: it stays in memory until the disk turns out to be full.
+    let ids: Vec<u64> = (0..4)
+        .map(|_| {
+            let id = world.oracle.borrow_mut().id();
+            assert!(world.send(&log, id, batch(id, 1, 60_000)));
+            id
+        })
+        .collect();
+    let seen = world.run(log.fetch(from(1))).unwrap().unwrap();
+    assert_eq!(offsets(&seen), (1, 5), "a dirty reader sees them");
+    let mut waiting = log.fetch(from(0).after(&seen));
+    while poll(&mut waiting).is_pending() {
+        world.turn(Wait::Forever).unwrap();
+        assert!(world.clock_ns() < 10_000_000_000, "the disk is full: {}", world.describe());
+    }
+    let first_gone = {
+        let mut oracle = world.oracle.borrow_mut();
+        let gone = &oracle.track(log.name()).gone;
+        ids.iter().position(|id| gone.contains(id)).expect("taken back")
+    };
+    let at = Offset::new(1 + first_gone as i64);
+    let again = world.run(log.fetch(from(0).after(&seen))).unwrap();
+    assert_eq!(again, Err(ReadError::Truncated { at }));
+    disk.clear_faults();
+}
+
+#[test]
+fn more_fetches_than_there_are_places_are_refused_and_places_come_free() {
+    use crate::limits::FETCHES_MAX;
+    let (_disk, _, mut world, log) = rig(&Setup::default());
+    let mut futures: Vec<_> = (0..FETCHES_MAX).map(|_| log.fetch(from(0))).collect();
+    // A turn polls a bounded number of them.
+    while waiting(&world) < FETCHES_MAX {
+        world.turn(Wait::No).unwrap();
+    }
+    assert_eq!(world.run(log.fetch(from(0))).unwrap(), Err(ReadError::Overloaded));
+    drop(futures.pop());
+    settle(&mut world);
+    futures.push(begin(&mut world, &log, from(0)));
+    assert_eq!(waiting(&world), FETCHES_MAX);
+    drop(futures);
+    for _ in 0..2 * FETCHES_MAX / crate::limits::EXECUTOR_BUDGET {
+        world.turn(Wait::No).unwrap();
+    }
+    assert_eq!(waiting(&world), 0);
 }

@@ -15,9 +15,11 @@ mod keep;
 mod memory;
 mod oracle;
 mod overload;
+mod readers;
 mod seals;
 mod space;
 mod starts;
+mod streams;
 mod workload;
 mod world;
 

@@ -5,11 +5,13 @@
 //! bytes end is known for what the tail holds, and found from the index again where a segment is left or
 //! `max_bytes` are reached.
 
+use crate::defects::{self, Defect};
 use crate::error::ReadError;
 use crate::journal::LogId;
 use crate::limits::FETCH_BYTES_MAX;
 use crate::log::history::{epoch_end, epoch_of};
 use crate::log::{Access, Log, Mark};
+use crate::segment::Segment;
 use crate::shard::Context;
 use crate::shard::keep::Glance;
 use crate::shard::read::Reader;
@@ -216,19 +218,20 @@ fn check(log: &Log, ask: &Fetch, now: ReadMark) -> Result<(), ReadError> {
     if asked < start {
         return Err(ReadError::OutOfRange { asked, start, end });
     }
-    if let Some(epoch) = ask.epoch.filter(|epoch| *epoch >= 0) {
-        let (known, known_end) = epoch_end(&log.epochs, (start, end), epoch);
-        if known < epoch || known_end < asked {
-            return Err(ReadError::Diverged { epoch: known, end: known_end });
-        }
-    }
-    if let Some(mark) = ask.mark {
+    if let Some(mark) = ask.mark.filter(|_| !defects::is(Defect::ForgetCuts)) {
         if mark.incarnation != now.incarnation {
             return Err(ReadError::Truncated { at: start });
         }
         let cut = log.taken_back.since(mark.cuts).filter(|_| mark.opening == now.opening);
         if let Some(at) = cut.filter(|at| *at < asked) {
             return Err(ReadError::Truncated { at });
+        }
+    }
+    let known = |epoch: &i32| *epoch >= 0 && !defects::is(Defect::ForgetEpochs);
+    if let Some(epoch) = ask.epoch.filter(known) {
+        let (known, known_end) = epoch_end(&log.epochs, (start, end), epoch);
+        if known < epoch || known_end < asked {
+            return Err(ReadError::Diverged { epoch: known, end: known_end });
         }
     }
     if asked > end {
@@ -334,9 +337,10 @@ impl Walk<'_> {
         place: Place,
         (next, end): (Offset, Pos),
     ) -> Result<Option<(Pos, Seen)>, ReadError> {
-        let known = match next == place.base {
-            true => Pos::ZERO,
-            false => self.segments.floor(place.base, next).await?,
+        let known = if next == place.base {
+            Pos::ZERO
+        } else {
+            self.segments.floor(place.base, next).await?
         };
         // An index is no evidence: if what it points at is no batch at or before the offset, begin at the beginning.
         let mut begin = known.min(end);
@@ -347,7 +351,9 @@ impl Walk<'_> {
                 (begin, pos) = (Pos::ZERO, Pos::ZERO);
                 continue;
             }
-            let Some(seen) = seen else { return Err(self.damaged(place.base, pos)) };
+            let Some(seen) = seen else {
+                return self.indexed(place, pos, (next, end)).await.map(Some);
+            };
             if seen.base >= place.limit {
                 return Ok(None);
             }
@@ -357,6 +363,25 @@ impl Walk<'_> {
             pos = seen.end;
         }
         Ok(None)
+    }
+
+    /// The batch that holds `next`, of which the index knows where it is, behind damage at `pos`.
+    async fn indexed(
+        &mut self,
+        place: Place,
+        pos: Pos,
+        (next, end): (Offset, Pos),
+    ) -> Result<(Pos, Seen), ReadError> {
+        if let Some(known) = self.segments.ceil(place.base, next).await?
+            && known > pos
+            && known < end
+            && let Some(seen) = self.segments.batch(place.base, (known, end)).await?
+            && seen.base <= next
+            && next <= seen.last
+        {
+            return Ok((known, seen));
+        }
+        Err(self.damaged(place.base, pos))
     }
 
     /// Where the last batch ends that begins from `hop` on and ends at `to` at latest, and the offset after it. `None`
@@ -405,7 +430,7 @@ fn place(state: &mut State, id: LogId, (next, bound): (Offset, Mark)) -> Result<
         return Ok(Place { base, limit: following.min(bound.offset), end: clip(base, None) });
     }
     let at = log.tail.iter().rposition(|segment| segment.base() <= next).unwrap_or(0);
-    let following = log.tail.get(at + 1).map_or(bound.offset, |segment| segment.base());
+    let following = log.tail.get(at + 1).map_or(bound.offset, Segment::base);
     let segment = &log.tail[at];
     let (base, end) = (segment.base(), Some(segment.end()));
     Ok(Place { base, limit: following.min(bound.offset), end: clip(base, end) })

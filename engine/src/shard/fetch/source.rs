@@ -48,13 +48,11 @@ impl<'a> Segments<'a> {
     /// One past the segment's last byte; of a file that no shutdown cut to its data, one past the last there can be.
     pub(super) async fn end(&self, base: Offset) -> Result<Pos, ReadError> {
         let tail = self.with(|state, id| state.segment(id, base).map(|segment| segment.end()));
-        match tail {
-            Some(end) => Ok(end),
-            None => {
-                let length = open_files::open(self.cx, self.id, base).await?.length();
-                Ok(Pos::new(length.min(i32::MAX as u64)))
-            }
+        if let Some(end) = tail {
+            return Ok(end);
         }
+        let length = open_files::open(self.cx, self.id, base).await?.length();
+        Ok(Pos::new(length.min(i32::MAX as u64)))
     }
 
     /// Where to begin a scan for `offset`.
@@ -66,12 +64,38 @@ impl<'a> Segments<'a> {
         }
     }
 
+    /// The first batch that the index has with a last offset of `offset` or above.
+    pub(super) async fn ceil(
+        &mut self,
+        base: Offset,
+        offset: Offset,
+    ) -> Result<Option<Pos>, ReadError> {
+        let tail = |state: &mut State, id| Some(state.segment(id, base)?.index.ceil(offset));
+        match self.with(tail) {
+            Some(pos) => Ok(pos),
+            None => Ok(index::ceil(self.entries(base).await?, base, offset)),
+        }
+    }
+
     /// The last batch that the index has at `pos` or before it.
     pub(super) async fn floor_pos(&mut self, base: Offset, pos: Pos) -> Result<Pos, ReadError> {
         let tail = |state: &mut State, id| Some(state.segment(id, base)?.index.floor_pos(pos));
         match self.with(tail) {
             Some(pos) => Ok(pos),
             None => Ok(index::floor_pos(self.entries(base).await?, pos)),
+        }
+    }
+
+    /// The first batch that the index has behind `pos`.
+    pub(super) async fn next_indexed(
+        &mut self,
+        base: Offset,
+        pos: Pos,
+    ) -> Result<Option<Pos>, ReadError> {
+        let tail = |state: &mut State, id| Some(state.segment(id, base)?.index.after(pos));
+        match self.with(tail) {
+            Some(pos) => Ok(pos),
+            None => Ok(index::after(self.entries(base).await?, pos)),
         }
     }
 

@@ -96,16 +96,16 @@ impl State {
             log.moved = false;
             let told = (log.taken_back.count(), log.watermarks().log_start);
             let mut woken = 0;
-            if log.told != told {
-                log.told = told;
-                woken += self.fetches.wake_log(id);
-            } else {
+            if log.told == told {
                 for durable in [false, true] {
                     let bound = if durable { log.durable_end() } else { log.end() };
                     let goal = log.bytes_before(bound);
                     let from = Key { log: id, durable, goal: 0, number: 0 };
                     woken += self.fetches.wake(from, Key { goal, number: u64::MAX, ..from });
                 }
+            } else {
+                log.told = told;
+                woken += self.fetches.wake_log(id);
             }
             log.watchers -= woken;
         }
@@ -134,14 +134,14 @@ impl UnderWay {
     ///
     /// # Errors
     /// [`ReadError::Overloaded`] if there is none.
-    pub(super) fn begin(cx: &Context) -> Result<Self, ReadError> {
+    pub(super) fn begin(cx: &Context) -> Result<Rc<Self>, ReadError> {
         let mut state = cx.state.borrow_mut();
         if state.fetches.under_way >= FETCHES_MAX {
             return Err(ReadError::Overloaded);
         }
         state.fetches.under_way += 1;
         drop(state);
-        Ok(Self(cx.state.clone()))
+        Ok(Rc::new(Self(cx.state.clone())))
     }
 }
 

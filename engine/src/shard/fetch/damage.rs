@@ -1,0 +1,103 @@
+//! What comes behind damage.
+
+use crate::batch::validate_stored;
+use crate::error::ReadError;
+use crate::journal::LogId;
+use crate::segment::Segment;
+use crate::shard::Context;
+use crate::shard::keep::Glance;
+use crate::shard::read::Reader;
+use crate::shard::shield::Shield;
+use crate::types::{Isolation, Offset, Pos};
+
+use super::locate::admitted;
+use super::source::{Seen, Segments};
+
+/// Where a fetch found damage.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Damage {
+    segment: Offset,
+    pos: Pos,
+    isolation: Isolation,
+}
+
+impl Damage {
+    /// The place that the error names, if it is one of damage.
+    pub(crate) fn of(error: &ReadError, isolation: Isolation) -> Option<Self> {
+        match *error {
+            ReadError::Damaged { segment, pos, .. } => {
+                Some(Self { segment, pos: Pos::new(pos), isolation })
+            }
+            _ => None,
+        }
+    }
+}
+
+/// The offset of the first intact batch behind damage: of the batch right behind it if its length can still be read,
+/// else of the next one that the index knows, else of the next segment.
+pub(crate) async fn pass_over(
+    cx: &Context,
+    id: LogId,
+    damage: Damage,
+) -> Result<Offset, ReadError> {
+    let cx2 = cx.clone();
+    let passed = async move {
+        loop {
+            admitted(&cx2, id).await?;
+            let glance = Glance::begin(&cx2, id, damage.segment).await;
+            let next = next_intact(&cx2, id, damage).await;
+            // Else it was looked for in the file of a segment that was compacted meanwhile.
+            if glance.holds(&cx2, id) {
+                return next;
+            }
+        }
+    };
+    Shield::new(cx, passed).await
+}
+
+async fn next_intact(cx: &Context, id: LogId, damage: Damage) -> Result<Offset, ReadError> {
+    let _reader = Reader::new(cx, id);
+    let Damage { segment: base, pos, isolation } = damage;
+    let mut segments = Segments::new(cx, id);
+    let (following, bound) = segments
+        .with(|state, id| {
+            let log = state.log(id)?;
+            let marks = log.watermarks();
+            let bound = match isolation {
+                Isolation::Durable => marks.durable,
+                Isolation::Dirty => marks.dirty,
+            };
+            let sealed = log.sealed.iter().map(|sealed| sealed.base);
+            let mut bases = sealed.chain(log.tail.iter().map(Segment::base));
+            Some((bases.find(|other| *other > base), bound))
+        })
+        .ok_or(ReadError::Deleted)?;
+    let limit = following.unwrap_or(bound).min(bound);
+    let end = segments.end(base).await?;
+    let mut at = match segments.batch(base, (pos.min(end), end)).await? {
+        Some(seen) => seen.end,
+        None => pos.plus(1),
+    };
+    while at < end {
+        if let Some(seen) = intact(&mut segments, base, (at, end)).await?
+            && seen.base < limit
+        {
+            return Ok(seen.base);
+        }
+        let Some(next) = segments.next_indexed(base, at).await? else { break };
+        at = next;
+    }
+    Ok(limit)
+}
+
+/// The batch at `pos`, if it is whole and its checksum is right.
+async fn intact(
+    segments: &mut Segments<'_>,
+    base: Offset,
+    (pos, end): (Pos, Pos),
+) -> Result<Option<Seen>, ReadError> {
+    let Some(seen) = segments.batch(base, (pos, end)).await? else { return Ok(None) };
+    let mut bytes = Vec::with_capacity(seen.end.since(pos) as usize);
+    segments.read(base, (pos, seen.end), &mut bytes).await?;
+    Ok(validate_stored(&bytes).is_ok().then_some(seen))
+}
