@@ -37,7 +37,7 @@ const BATCH_BYTES: usize = 64 << 10;
 const ASKED_BYTES: u64 = 4 << 20;
 
 /// Requests in flight, so that the sender always has one.
-const ASKED_AHEAD: usize = 2;
+const ASKED_AHEAD: usize = 6;
 
 /// Bytes that a bare loop hands to the kernel at once, and that a receiver takes.
 pub const STEP_BYTES: usize = 512 << 10;

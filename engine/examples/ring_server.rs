@@ -47,9 +47,10 @@ fn main() -> Result<()> {
     }
     service.wait()??;
     engine.close()?;
-    Ok(if dir.is_none() {
-        fs::remove_dir_all(own)?
-    })
+    if dir.is_none() {
+        fs::remove_dir_all(own)?;
+    }
+    Ok(())
 }
 
 async fn serve(local: Local, at: SocketAddr, ready: Sender<Address>) -> Result<(), NetError> {
@@ -79,9 +80,7 @@ async fn converse(mut connection: Connection, log: LocalLog) -> Result<()> {
                     let appended = log.append(batch.build()?).await?;
                     connection.send(format!("{}\n", appended.base_offset)).await?;
                 }
-                Some(("fetch", offset)) => {
-                    drop(send(&connection, &log, offset, Duration::ZERO).await?)
-                }
+                Some(("fetch", at)) => drop(send(&connection, &log, at, Duration::ZERO).await?),
                 Some(("follow", offset)) => {
                     let mut next = offset.to_owned();
                     loop {

@@ -137,10 +137,12 @@ fn what_is_read_again_soon_is_brought_into_the_page_cache() {
     let sealed = 40 * BATCH_BYTES as u64;
     let (at, handle) = start(&engine, loopback(), options(), answer);
     let mut peer = connect(&at);
-    fetch(&mut *peer, 0, sealed);
-    let (pages, cold) = sent(&engine);
-    assert_eq!(pages, 0, "written past the page cache, and not in it");
-    assert!(cold >= sealed / 2, "{cold} bytes were read past it");
+    // Once it has left the tail, it is read past the page cache, in which it never was.
+    let left = (0..READINGS_MAX).find(|_| {
+        fetch(&mut *peer, 0, sealed);
+        sent(&engine).1 > 0
+    });
+    assert!(left.is_some() && sent(&engine).0 == 0, "{left:?}: {:?}", sent(&engine));
     let found = (0..READINGS_MAX).find(|_| {
         let before = sent(&engine);
         let (bytes, _) = fetch(&mut *peer, 0, sealed);

@@ -282,7 +282,7 @@ impl Shared {
                 {
                     self.cx.tasks.sleep_until(until).await;
                 }
-                if sent.count == 0 {
+                if sent.full {
                     let op = NetOp::Writable { socket: self.open.handle };
                     self.within(self.cx.net.start(op)).await?;
                 }

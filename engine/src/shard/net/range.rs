@@ -108,11 +108,16 @@ struct Sure {
     sealed: bool,
 }
 
+/// Bytes sent, and whether there were more than the socket took.
+type Gone = (usize, bool);
+
 /// What a step came to.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Sent {
-    /// Bytes; 0: the socket takes none now.
+    /// Bytes.
     pub(super) count: usize,
+    /// Whether that was less than there was to send: the socket takes no more now.
+    pub(super) full: bool,
     /// Whether they were read past the page cache.
     pub(super) cold: bool,
 }
@@ -147,22 +152,19 @@ impl Step<'_> {
             let (here, stamp, sealed) = looked.map_err(NetError::Log)?;
             let sure = Sure { stamp, glance, sealed };
             let sent = match here {
-                Here::Memory(slices) => {
-                    let count = self.send_slices(slices, part).await?;
-                    Some((count, MEMORY))
-                }
+                Here::Memory(slices) => Some((self.send_slices(slices, part).await?, MEMORY)),
                 Here::Pages(len) => match self.send_pages(part, len, sure).await? {
-                    Some(count) => Some((count, PAGES)),
-                    None => self.send_cold(part, sure).await?.map(|count| (count, COLD)),
+                    Some(sent) => Some((sent, PAGES)),
+                    None => self.send_cold(part, sure).await?.map(|sent| (sent, COLD)),
                 },
-                Here::Cold => self.send_cold(part, sure).await?.map(|count| (count, COLD)),
+                Here::Cold => self.send_cold(part, sure).await?.map(|sent| (sent, COLD)),
             };
             // Files were swapped while one of them was opened: look again.
-            let Some((count, way)) = sent else { continue };
+            let Some(((count, full), way)) = sent else { continue };
             let mut state = cx.state.borrow_mut();
             let before = state.stats.sent_cold_bytes;
             *way(&mut state.stats) += count as u64;
-            return Ok(Sent { count, cold: state.stats.sent_cold_bytes > before });
+            return Ok(Sent { count, full, cold: state.stats.sent_cold_bytes > before });
         }
     }
 
@@ -223,12 +225,12 @@ impl Step<'_> {
         Err(ReadError::Compacted { segment: base })
     }
 
-    async fn send_slices(&self, slices: Vec<Slice>, part: Range) -> Result<usize, NetError> {
+    async fn send_slices(&self, slices: Vec<Slice>, part: Range) -> Result<Gone, NetError> {
         let bytes: usize = slices.iter().map(|slice| slice.len()).sum();
         let more = self.more || part.from.plus(bytes as u64) < part.to;
         let op = NetOp::SendSlices { socket: self.open.handle, slices, more };
         match self.cx.net.start(op).await {
-            Ok(NetDone::Count(count)) => Ok(count),
+            Ok(NetDone::Count(count)) => Ok((count, count < bytes)),
             Ok(_) => unreachable!("a send gives a count"),
             Err(error) => Err(NetError::io("sending", &error)),
         }
@@ -240,7 +242,7 @@ impl Step<'_> {
         part: Range,
         len: u32,
         sure: Sure,
-    ) -> Result<Option<usize>, NetError> {
+    ) -> Result<Option<Gone>, NetError> {
         let path = self.service.paths.of(self.open.family);
         let kind = (part.base, open_files::Kind::Pages);
         let lease = open_files::open_kind(self.cx, self.range.id, kind).await;
@@ -252,7 +254,7 @@ impl Step<'_> {
         let (socket, file, pos) = (self.open.handle, lease.file(), part.from.get());
         let op = NetOp::SendFile { socket, file, pos, len, path };
         match self.cx.net.start(op).await {
-            Ok(NetDone::Count(count)) => Ok(Some(count)),
+            Ok(NetDone::Count(count)) => Ok(Some((count, count < len as usize))),
             Ok(NetDone::Cold) => Ok(None),
             Ok(_) => unreachable!("a file's send gives a count"),
             Err(error) => Err(NetError::io("sending", &error)),
@@ -260,7 +262,7 @@ impl Step<'_> {
     }
 
     /// `None` if files were swapped meanwhile.
-    async fn send_cold(&self, part: Range, sure: Sure) -> Result<Option<usize>, NetError> {
+    async fn send_cold(&self, part: Range, sure: Sure) -> Result<Option<Gone>, NetError> {
         let (cx, id) = (self.cx, self.range.id);
         let key = Key::new(id, part.base, part.from);
         let now_ns = cx.state.borrow().time.ns;
@@ -286,7 +288,7 @@ impl Step<'_> {
         let start = part.from.since(key.start()) as usize;
         let end = to.since(key.start()) as usize;
         let sent = self.send_slices(vec![block.slice(start..end)], part).await?;
-        cx.cold.sent(key, part.from.plus(sent as u64));
+        cx.cold.sent(key, part.from.plus(sent.0 as u64));
         Ok(Some(sent))
     }
 }
