@@ -45,6 +45,23 @@ impl Latencies {
         self.0.add(&other.0).expect("all histograms have the same bounds");
     }
 
+    /// The histogram itself, to be written to a file.
+    pub fn histogram(&self) -> &Histogram<u64> {
+        &self.0
+    }
+
+    /// What was read from a file; nothing if its buckets are not as fine as these.
+    pub fn from_histogram(histogram: &Histogram<u64>) -> Option<Self> {
+        let mut latencies = Self::new();
+        let alike = histogram.sigfig() == DIGITS && histogram.low() == latencies.0.low();
+        (alike && latencies.0.add(histogram).is_ok()).then_some(latencies)
+    }
+
+    /// Forgets all of them.
+    pub fn clear(&mut self) {
+        self.0.reset();
+    }
+
     /// How many were added.
     pub fn count(&self) -> u64 {
         self.0.len()

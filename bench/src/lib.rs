@@ -38,6 +38,7 @@ pub mod reading;
 pub mod reads;
 pub mod report;
 pub mod rig;
+pub mod run;
 pub mod sample;
 #[cfg(test)]
 mod scratch;

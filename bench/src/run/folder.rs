@@ -1,0 +1,179 @@
+//! A run's directory: `results/<date>-<host>-<workload>/{command.txt,env.json,summary.json,workload.toml,*.hlog}`.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+
+use serde_json::Value;
+use thiserror::Error;
+
+use super::hlog::{self, HlogError, Interval};
+use super::result::{Document, KIND, SCHEMA};
+
+/// Where directories of runs go if it is not said.
+pub const DEFAULT: &str = "results";
+
+/// Directories of the same second, host and workload that are told apart by a number.
+const SAME_MAX: u32 = 1000;
+
+/// Why a run's directory can't be read or written.
+#[derive(Debug, Error)]
+pub enum FolderError {
+    /// A file can't be read or written.
+    #[error("{path}: {source}")]
+    Io {
+        /// Which file.
+        path: PathBuf,
+        /// Why.
+        source: std::io::Error,
+    },
+    /// It has no `summary.json`.
+    #[error("{0}: no summary.json in it; name a directory that run has written")]
+    NoRun(PathBuf),
+    /// It is of another version of this tool.
+    #[error(
+        "{path}: schema {found}, and this tool reads {SCHEMA}; use the tool that wrote it, or run again"
+    )]
+    Schema {
+        /// Which file.
+        path: PathBuf,
+        /// Its schema.
+        found: String,
+    },
+    /// It is another document.
+    #[error("{path}: {what}")]
+    Format {
+        /// Which file.
+        path: PathBuf,
+        /// What is wrong.
+        what: String,
+    },
+    /// An interval log of it can't be read.
+    #[error(transparent)]
+    Hlog(#[from] HlogError),
+    /// A log and the summary disagree.
+    #[error(
+        "{path}: {found} latencies, where summary.json says {told}; the files are of different runs"
+    )]
+    Count {
+        /// Which log.
+        path: PathBuf,
+        /// In the log.
+        found: u64,
+        /// In the summary.
+        told: u64,
+    },
+}
+
+/// A run's directory, being written.
+#[derive(Clone, Debug)]
+pub struct Folder {
+    path: PathBuf,
+}
+
+fn io(path: &Path) -> impl FnOnce(std::io::Error) -> FolderError + '_ {
+    |source| FolderError::Io { path: path.to_owned(), source }
+}
+
+impl Folder {
+    /// A new one below `out`.
+    ///
+    /// # Errors
+    /// If it can't be made.
+    pub fn create(out: &Path, name: &str) -> Result<Self, FolderError> {
+        fs::create_dir_all(out).map_err(io(out))?;
+        for nth in 1..SAME_MAX {
+            let again = if nth == 1 { String::new() } else { format!("-{nth}") };
+            let path = out.join(format!("{name}{again}"));
+            match fs::create_dir(&path) {
+                Ok(()) => return Ok(Self { path }),
+                Err(e) if e.kind() == std::io::ErrorKind::AlreadyExists => {}
+                Err(e) => return Err(io(&path)(e)),
+            }
+        }
+        let source = std::io::ErrorKind::AlreadyExists.into();
+        Err(FolderError::Io { path: out.join(name), source })
+    }
+
+    /// Where it is.
+    pub fn path(&self) -> &Path {
+        &self.path
+    }
+
+    /// Writes one of its files.
+    ///
+    /// # Errors
+    /// If it can't be written.
+    pub fn put(&self, name: &str, text: &str) -> Result<(), FolderError> {
+        let path = self.path.join(name);
+        fs::write(&path, text).map_err(io(&path))
+    }
+
+    /// Removes it with all in it: nothing was measured.
+    pub fn discard(self) {
+        // It holds a few small files of this run; one that can't be removed is no reason to hide why the run ended.
+        let _ = fs::remove_dir_all(&self.path);
+    }
+}
+
+/// A run read back.
+#[derive(Clone, Debug)]
+pub struct Run {
+    /// Its summary.
+    pub document: Document,
+    /// The intervals of each repeat that has a log.
+    pub logs: Vec<Vec<Interval>>,
+}
+
+/// The summary of a run's directory.
+///
+/// # Errors
+/// If there is none, or it is of another schema.
+pub fn summary(dir: &Path) -> Result<Document, FolderError> {
+    let path = dir.join("summary.json");
+    if !path.exists() {
+        return Err(FolderError::NoRun(dir.to_owned()));
+    }
+    let text = fs::read_to_string(&path).map_err(io(&path))?;
+    let bad = |what: String| FolderError::Format { path: path.clone(), what };
+    let value: Value =
+        serde_json::from_str(&text).map_err(|e| bad(format!("no whole JSON document: {e}")))?;
+    if value["schema"] != SCHEMA {
+        return Err(FolderError::Schema { path, found: value["schema"].to_string() });
+    }
+    if value["kind"] != KIND {
+        return Err(bad(format!("a document of kind {}, not of a run", value["kind"])));
+    }
+    serde_json::from_value(value).map_err(|e| bad(format!("not a summary of a run: {e}")))
+}
+
+/// A run's directory with its interval logs.
+///
+/// # Errors
+/// As [`summary`]; if a log is cut or of another run.
+pub fn read(dir: &Path) -> Result<Run, FolderError> {
+    let document = summary(dir)?;
+    let mut logs = Vec::new();
+    for repeat in &document.result.repeats {
+        let Some(name) = &repeat.hlog else { continue };
+        let path = dir.join(name);
+        let intervals = hlog::read(&path)?;
+        let (found, told) = (hlog::merged(&intervals, false).count(), repeat.latency_us.count);
+        if found != told {
+            return Err(FolderError::Count { path, found, told });
+        }
+        logs.push(intervals);
+    }
+    Ok(Run { document, logs })
+}
+
+/// The machine's name, such that it can be part of a file's.
+pub fn host() -> String {
+    let text = fs::read_to_string("/proc/sys/kernel/hostname").unwrap_or_default();
+    let plain = |c: char| if c.is_ascii_alphanumeric() { c.to_ascii_lowercase() } else { '-' };
+    let name: String = text.trim().chars().take(40).map(plain).collect();
+    if name.is_empty() { "host".to_owned() } else { name }
+}
+
+#[cfg(test)]
+#[path = "folder/tests.rs"]
+mod tests;
