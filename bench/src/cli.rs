@@ -8,6 +8,7 @@ use ringmain::types::PartitionName;
 
 use crate::crash;
 use crate::plan::{self, Row};
+use crate::run::{command::Run, compare::Compare, search::Search};
 
 /// Shortest and longest run of `quick`.
 const SECONDS: RangeInclusive<u64> = 5..=3600;
@@ -44,6 +45,35 @@ Examples:
 
 Exit codes: 0 ok, 1 damage was found, 2 a wrong flag, value or path.";
 
+const RUN_EXAMPLES: &str = "\
+Examples:
+  ringmain-bench run                                               as fast as acks come
+  ringmain-bench run --rate 50k/s --arrival poisson --flush group  latency at a rate
+  ringmain-bench run --rate 50k/s --dry-run > mine.toml            a workload file
+  ringmain-bench run --workload mine.toml --codec zstd --json
+
+Exit codes: 0 ok, 1 what was acked is not there, 2 a wrong flag, value or path, 130 interrupted.";
+
+const SEARCH_EXAMPLES: &str = "\
+Examples:
+  ringmain-bench search --p99 2ms
+  ringmain-bench search --p99 500us --batch-records 10 --seconds 5 --repeats 3
+
+Exit codes: 0 found, 1 no rate holds the bound, 2 a wrong flag, value or path.";
+
+const COMPARE_EXAMPLES: &str = "\
+Examples:
+  ringmain-bench compare results/before results/after
+  ringmain-bench compare results/before results/after --fail-on 5%
+
+Exit codes: 0 ok, 1 worse by more than --fail-on, or not comparable, 2 a wrong flag or value.";
+
+const SELFTEST_EXAMPLES: &str = "\
+Examples:
+  ringmain-bench selftest
+
+Under a minute; the verdict is the last line. Exit codes: 0 passed, 1 a check failed.";
+
 /// Proves or refutes, on your own disk, what is claimed of the ringmain log.
 #[derive(Debug, Parser)]
 #[command(name = "ringmain-bench", version, arg_required_else_help = true)]
@@ -59,6 +89,18 @@ pub enum Command {
     /// How fast a durable log can be on this disk, in about a minute
     #[command(after_help = QUICK_EXAMPLES)]
     Quick(Quick),
+    /// One workload: latency by schedule, throughput, phases, what the machine did; verified
+    #[command(after_help = RUN_EXAMPLES)]
+    Run(Box<Run>),
+    /// The highest rate that holds a bound of latency
+    #[command(after_help = SEARCH_EXAMPLES)]
+    Search(Box<Search>),
+    /// Two runs side by side, and whether they differ
+    #[command(after_help = COMPARE_EXAMPLES)]
+    Compare(Compare),
+    /// The method against targets of known behaviour
+    #[command(after_help = SELFTEST_EXAMPLES)]
+    Selftest,
     /// Check a data directory: structure, checksums, order, indexes
     #[command(after_help = VERIFY_EXAMPLES)]
     Verify(Verify),

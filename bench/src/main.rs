@@ -6,6 +6,7 @@ use anyhow::Result;
 use clap::Parser;
 use ringmain_bench::cli::{Cli, Command};
 use ringmain_bench::interrupt::{self, Interrupted};
+use ringmain_bench::run::{command, compare, search, selftest};
 use ringmain_bench::usage::Usage;
 use ringmain_bench::{alone, crash, inspecting, quick, verdict::Verdict};
 
@@ -15,7 +16,10 @@ const WRONG_USE: u8 = 2;
 fn main() -> ExitCode {
     let cli = Cli::parse();
     // What only reads may end at once, and the children of `quick` end with it.
-    if matches!(cli.command, Command::Quick(_) | Command::Floor(_)) {
+    if matches!(
+        cli.command,
+        Command::Quick(_) | Command::Floor(_) | Command::Run(_) | Command::Search(_)
+    ) {
         interrupt::install();
     }
     match run(cli) {
@@ -36,6 +40,10 @@ fn run(cli: Cli) -> Result<Verdict> {
     match cli.command {
         Command::Floor(flags) => alone::floor(&flags),
         Command::Quick(flags) => quick::run(&flags),
+        Command::Run(flags) => command::run(&flags),
+        Command::Search(flags) => search::run(&flags),
+        Command::Compare(flags) => compare::run(&flags),
+        Command::Selftest => selftest::run(),
         Command::CrashLoad(flags) => {
             crash::load(&flags.dir, flags.payload.as_deref()).map(|()| Verdict::Passed)
         }

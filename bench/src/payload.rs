@@ -8,6 +8,7 @@ use anyhow::Context;
 use serde::Serialize;
 
 use crate::loglines;
+use crate::random::Random;
 use crate::usage::usage;
 
 /// Most bytes of payload held in memory; the rest of a larger source is left out.
@@ -107,6 +108,24 @@ impl Payload {
         let (mut blob, mut ends) = (Vec::new(), Vec::new());
         loglines::generate(SEED, bytes, &mut blob, &mut ends);
         Self::new("generated", blob, ends, Some((loglines::ZSTD_RATIO, loglines::LZ4_RATIO)))
+    }
+
+    /// `bytes` that compress about `ratio` times: of each stretch so large a share is random that the rest, which is
+    /// always the same, costs nearly nothing.
+    pub fn compressible(bytes: usize, ratio: f64) -> Self {
+        const STRETCH: usize = 256;
+        let random_bytes = (STRETCH as f64 / ratio) as usize;
+        let mut random = Random::new(SEED);
+        let mut blob = Vec::with_capacity(bytes + STRETCH);
+        let mut ends = Vec::new();
+        while blob.len() < bytes {
+            for nth in 0..STRETCH {
+                let byte = if nth < random_bytes { random.next() as u8 } else { b'.' };
+                blob.push(byte);
+            }
+            ends.push(blob.len() as u32);
+        }
+        Self::new("generated", blob, ends, None)
     }
 
     fn new(

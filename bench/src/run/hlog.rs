@@ -214,7 +214,7 @@ mod tests {
                 for uncorrected in [false, true] {
                     let mut latencies = Latencies::new();
                     (0..100).for_each(|i| {
-                        latencies.record((nth * 100 + i) * 10_007 + u64::from(uncorrected))
+                        latencies.record((nth * 100 + i) * 10_007 + u64::from(uncorrected));
                     });
                     let (start, length) = (Duration::from_secs(nth), Duration::from_secs(1));
                     add(&Interval { uncorrected, start, length, latencies })?;

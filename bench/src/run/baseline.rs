@@ -1,0 +1,44 @@
+//! What the raw device does in the same run, through the engine's own ring.
+
+use std::path::Path;
+use std::time::Duration;
+
+use anyhow::{Context, Result};
+use ringmain::buffers::Arena;
+use ringmain::ring::backend::{Backend, open_ring};
+use ringmain::types::FlushPolicy;
+
+use super::workload::Workload;
+use crate::cores::{Cores, Pinned};
+use crate::device::{ARENA_BYTES, Device, Job, Plot};
+use crate::payload::Payload;
+
+/// Bytes of the file that is written over and over.
+const FILE_BYTES: u64 = 128 << 20;
+
+/// Of each job.
+const TIME: Duration = Duration::from_millis(400);
+
+/// The best durable way to have a mebibyte in flight, or large plain writes, as the workload flushes; in mebibytes a
+/// second.
+///
+/// # Errors
+/// If the device can't be written.
+pub fn device_mib_per_s(dir: &Path, workload: &Workload, payload: &Payload) -> Result<f64> {
+    let plot = Plot::prepare(dir, 1, FILE_BYTES)?;
+    let (ring, _) = open_ring(Backend::Auto, 64).context("cannot make a ring")?;
+    let arena = Arena::new(ARENA_BYTES);
+    let cores = Cores::near(dir);
+    let _pinned = Pinned::to(cores.disk);
+    let mut device = Device::open(ring, &arena, &[plot], payload)?;
+    let durable = workload.flush.0 == FlushPolicy::Group;
+    let shapes: &[(usize, usize)] =
+        if durable { &[(64 << 10, 16), (256 << 10, 4), (512 << 10, 2)] } else { &[(512 << 10, 8)] };
+    let mut best = 0.0_f64;
+    for &(write_bytes, depth) in shapes {
+        let job = Job { write_bytes, depth, durable, plot: 0, files: 1 };
+        best = best.max(device.run(&job, TIME)?.mib_per_s());
+    }
+    device.close()?;
+    Ok(best)
+}

@@ -1,0 +1,174 @@
+//! `run`: one workload, measured.
+
+use std::path::PathBuf;
+
+use anyhow::{Context, Result};
+use clap::Args;
+
+use super::assemble;
+use super::backends::backend;
+use super::baseline;
+use super::folder::{self, Folder};
+use super::live::Live;
+use super::measure::Ended;
+use super::repeat::{One, Setting};
+use super::result::{Document, KIND, SCHEMA, State, Warning};
+use super::table::table;
+use super::values::{BackendName, Source};
+use super::workload::{Flags, Workload};
+use crate::clock::utc_stamp;
+use crate::env::Env;
+use crate::interrupt::{self, Interrupted};
+use crate::json::command_line;
+use crate::neighbours::Watch;
+use crate::payload::Payload;
+use crate::verdict::Verdict;
+use crate::workdir::WorkDir;
+
+/// Bytes of a generated payload.
+const GENERATED_BYTES: usize = 32 << 20;
+
+/// Flags of `run`.
+#[derive(Args, Clone, Debug)]
+pub struct Run {
+    /// A file with the same names as the flags, which override it
+    #[arg(long, value_name = "FILE.toml")]
+    pub workload: Option<PathBuf>,
+    /// The settings.
+    #[command(flatten)]
+    pub flags: Flags,
+    /// Print the resolved workload, which can be saved and run again, and stop
+    #[arg(long)]
+    pub dry_run: bool,
+    /// Print one JSON document instead of the table (docs/json.md)
+    #[arg(long)]
+    pub json: bool,
+    /// No progress
+    #[arg(long, short)]
+    pub quiet: bool,
+}
+
+/// Runs it.
+///
+/// # Errors
+/// A usage error for wrong settings; if something can't be made, or the user stops it before anything was measured.
+pub fn run(flags: &Run) -> Result<Verdict> {
+    let workload = Workload::from_parts(flags.workload.as_deref(), flags.flags.clone())?;
+    if flags.dry_run {
+        print!("{}", workload.to_toml()?);
+        return Ok(Verdict::Passed);
+    }
+    let document = execute(&workload, flags.quiet)?;
+    if flags.json {
+        println!("{}", document.text());
+    } else {
+        print!("{}", table(&document));
+    }
+    if document.state == State::Interrupted {
+        return Err(Interrupted.into());
+    }
+    Ok(if document.verify.tally.is_clean() { Verdict::Passed } else { Verdict::Failed })
+}
+
+/// The payload that a workload asks for.
+///
+/// # Errors
+/// A usage error if its file can't be read.
+pub fn payload(workload: &Workload) -> Result<Payload> {
+    match &workload.payload {
+        Source::Generated => Ok(Payload::generated(GENERATED_BYTES)),
+        Source::Ratio(ratio) => Ok(Payload::compressible(GENERATED_BYTES, *ratio)),
+        Source::Path(path) => Payload::open(Some(path)),
+    }
+}
+
+/// Measures a workload and keeps what came of it.
+///
+/// # Errors
+/// If nothing could be measured. No trace is left then.
+pub fn execute(workload: &Workload, quiet: bool) -> Result<Document> {
+    let watch = Watch::begin();
+    let started = utc_stamp();
+    let backend = backend(workload.backend)?;
+    let payload = payload(workload)?;
+    let mut dir = WorkDir::create(workload.dir.as_deref(), false)?;
+    let env = Env::capture(dir.path());
+    let out = workload.out.clone().unwrap_or_else(|| folder::DEFAULT.into());
+    let host = folder::host();
+    let folder = Folder::create(&out, &format!("{started}-{host}-{}", workload.name()))?;
+    let setting = Setting { workload, backend: backend.as_ref(), payload: &payload };
+    let live = Live::new((workload.seconds.0 + workload.warmup.0) * workload.repeats, quiet);
+    let measured = repeats(&setting, &mut dir, &folder, &live);
+    let done = measured.and_then(|(ones, logs)| {
+        let device = device(&setting, &mut dir, &live)?;
+        Ok((ones, logs, device))
+    });
+    live.clear();
+    let (ones, logs, device) = done.inspect_err(|_| folder.clone().discard())?;
+    drop(dir);
+    let result = assemble::result(workload, &ones, &logs, device);
+    let verify = assemble::verify(&ones);
+    let neighbours = watch.end();
+    let mut warnings = assemble::warnings(&result, &verify, &ones, neighbours.as_ref());
+    warnings.extend(env.warnings.iter().map(|text| Warning::new("environment", text.as_str())));
+    let whole = ones.len() == workload.repeats as usize
+        && ones.iter().all(|one| one.measured.ended != Ended::Interrupted);
+    let document = Document {
+        schema: SCHEMA,
+        kind: KIND.to_owned(),
+        state: if whole { State::Complete } else { State::Interrupted },
+        command: command_line(std::env::args()),
+        started,
+        host,
+        workload: workload.clone(),
+        env: serde_json::to_value(&env)?,
+        payload: serde_json::to_value(payload.about())?,
+        neighbours: neighbours.map(serde_json::to_value).transpose()?,
+        result,
+        verify,
+        warnings,
+        directory: Some(folder.path().to_owned()),
+    };
+    folder.put("command.txt", &format!("{}\n", document.command))?;
+    folder.put("env.json", &serde_json::to_string_pretty(&env)?)?;
+    folder.put("workload.toml", &workload.to_toml()?)?;
+    folder.put("summary.json", &document.text())?;
+    Ok(document)
+}
+
+/// All repeats, or as many as ran before the user stopped.
+fn repeats(
+    setting: &Setting<'_>,
+    dir: &mut WorkDir,
+    folder: &Folder,
+    live: &Live,
+) -> Result<(Vec<One>, Vec<Option<String>>)> {
+    let (mut ones, mut logs) = (Vec::new(), Vec::new());
+    for nth in 1..=setting.workload.repeats {
+        if interrupt::asked() {
+            break;
+        }
+        let part = live.part(format!("repeat {nth} of {}", setting.workload.repeats));
+        let name = format!("repeat-{nth}");
+        let place = dir.subdir(&name)?;
+        let log = format!("{name}.hlog");
+        let one = setting.repeat(nth, &place, Some(&folder.path().join(&log)), part);
+        dir.remove_subdir(&name)?;
+        ones.push(one.with_context(|| format!("repeat {nth}"))?);
+        logs.push(Some(log));
+    }
+    let empty = ones.iter().all(|one: &One| one.measured.records == 0);
+    if interrupt::asked() && empty {
+        return Err(Interrupted.into());
+    }
+    Ok((ones, logs))
+}
+
+fn device(setting: &Setting<'_>, dir: &mut WorkDir, live: &Live) -> Result<Option<f64>> {
+    if setting.workload.backend == BackendName::Null || interrupt::asked() {
+        return Ok(None);
+    }
+    let _part = live.part("the raw device");
+    let place = dir.subdir("device")?;
+    baseline::device_mib_per_s(&place, setting.workload, setting.payload).map(Some)
+}

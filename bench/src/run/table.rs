@@ -1,0 +1,66 @@
+//! A run as a terminal shows it.
+
+use super::result::{Document, Latency, RunResult};
+use crate::human;
+
+/// All of it, in lines; the directory is the last.
+pub fn table(document: &Document) -> String {
+    let result = &document.result;
+    let mut lines = vec![headline(result)];
+    lines.extend(latencies(result));
+    if let Some([low, high]) = result.interval.records_per_s {
+        let (low, high) = (human::count(low), human::count(high));
+        lines.push(format!("95 % interval (t): {low} to {high} records/s"));
+    }
+    let verify = &document.verify;
+    if verify.verified {
+        let (word, t) = (if verify.tally.is_clean() { "ok" } else { "FAILED" }, verify.tally);
+        lines.push(format!(
+            "verify {word}: {} acked, {} lost, {} duplicated, {} reordered, {} corrupt",
+            t.acked, t.lost, t.duplicated, t.reordered, t.corrupt
+        ));
+        lines.extend(verify.examples.iter().map(|example| format!("  {example}")));
+    }
+    let warning =
+        |warning: &super::result::Warning| format!("warning {}: {}", warning.kind, warning.text);
+    lines.extend(document.warnings.iter().map(warning));
+    lines.extend(document.directory.as_ref().map(|dir| dir.display().to_string()));
+    lines.join("\n") + "\n"
+}
+
+fn headline(result: &RunResult) -> String {
+    let percent = |p| format!("  {} of the device", human::percent(p));
+    format!(
+        "{} records/s  {:.1} MiB/s{}  {} repeats of {:.1} s",
+        human::count(result.records_per_s),
+        result.mib_per_s,
+        result.percent_of_device.map_or(String::new(), percent),
+        result.repeats.len(),
+        result.repeats.first().map_or(0.0, |r| r.seconds),
+    )
+}
+
+fn latencies(result: &RunResult) -> Vec<String> {
+    let kind = if result.closed_loop { "closed loop" } else { "from intended time" };
+    let phases = &result.phases_us;
+    let rows = [
+        (kind, Some(&result.latency_us)),
+        ("uncorrected", Some(&result.latency_uncorrected_us)),
+        ("queue", Some(&phases.queue)),
+        ("write", phases.write.as_ref()),
+        ("flush", phases.flush.as_ref()),
+        ("ack", Some(&phases.ack)),
+        ("fetch", phases.fetch.as_ref()),
+    ];
+    let names = ["p50", "p90", "p99", "p99.9", "p99.99", "max", "count"];
+    let names = names.map(|name| format!("{name:>11}")).concat();
+    let mut lines = vec![format!("{:<20}{names}", "latency")];
+    lines.extend(rows.into_iter().filter_map(|(name, latency)| Some(row(name, latency?))));
+    lines
+}
+
+fn row(name: &str, latency: &Latency) -> String {
+    let Latency { p50, p90, p99, p999, p9999, max, count, .. } = latency;
+    let cells = [p50, p90, p99, p999, p9999, max].map(|us| format!("{:>11}", human::micros(*us)));
+    format!("{name:<20}{}{count:>11}", cells.concat())
+}
