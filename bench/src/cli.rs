@@ -7,7 +7,9 @@ use clap::{Args, Parser, Subcommand};
 use ringmain::types::PartitionName;
 
 use crate::crash;
+use crate::manual;
 use crate::plan::{self, Row};
+use crate::reporting;
 use crate::run::{command::Run, compare::Compare, search::Search};
 
 /// Shortest and longest run of `quick`.
@@ -74,6 +76,26 @@ Examples:
 
 Under a minute; the verdict is the last line. Exit codes: 0 passed, 1 a check failed.";
 
+const REPORT_EXAMPLES: &str = "\
+Examples:
+  ringmain-bench report results/20260314-092655-host-group       one run
+  ringmain-bench report results/*-group results/*-os             several, on common axes
+  ringmain-bench report results --out page.html                  all in a directory
+
+The page needs no network. Exit codes: 0 ok, 1 a run is damaged, 2 a directory is no run's or of another schema.";
+
+const COMPLETIONS_EXAMPLES: &str = "\
+Examples:
+  ringmain-bench completions bash > ~/.local/share/bash-completion/completions/ringmain-bench
+  ringmain-bench completions zsh > ~/.zfunc/_ringmain-bench
+  ringmain-bench completions fish > ~/.config/fish/completions/ringmain-bench.fish";
+
+const MAN_EXAMPLES: &str = "\
+Examples:
+  ringmain-bench man | man -l -
+  ringmain-bench man quick | man -l -
+  ringmain-bench man --out ~/.local/share/man/man1";
+
 /// Proves or refutes, on your own disk, what is claimed of the ringmain log.
 #[derive(Debug, Parser)]
 #[command(name = "ringmain-bench", version, arg_required_else_help = true)]
@@ -110,6 +132,15 @@ pub enum Command {
     /// Print batches and records
     #[command(after_help = DUMP_EXAMPLES)]
     Dump(Dump),
+    /// One HTML page of one or several runs
+    #[command(after_help = REPORT_EXAMPLES)]
+    Report(reporting::Report),
+    /// What a shell reads to complete commands and flags
+    #[command(after_help = COMPLETIONS_EXAMPLES)]
+    Completions(manual::Completions),
+    /// Manual pages
+    #[command(after_help = MAN_EXAMPLES)]
+    Man(manual::Man),
     /// The floor alone, for work on the harness itself
     #[command(hide = true)]
     Floor(Floor),

@@ -5,17 +5,17 @@ use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::thread::available_parallelism;
 
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 
 use crate::workdir::free_bytes;
 
 /// All that is known of the machine. What the system does not say is absent.
-#[derive(Clone, Debug, Serialize)]
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 pub struct Env {
     /// Version of the tool.
-    pub version: &'static str,
+    pub version: String,
     /// Git revision it was built from.
-    pub revision: Option<&'static str>,
+    pub revision: Option<String>,
     /// Whether it was built without optimisation, which makes its figures worthless.
     pub debug_build: bool,
     /// Kernel release.
@@ -43,7 +43,7 @@ pub struct Env {
 }
 
 /// The file system of the data directory and the device below it.
-#[derive(Clone, Debug, Default, Serialize)]
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 pub struct Volume {
     /// Type, such as `ext4`.
     pub file_system: Option<String>,
@@ -70,8 +70,8 @@ impl Env {
     pub fn capture(dir: &Path) -> Self {
         let cores = available_parallelism().map_or(1, std::num::NonZero::get);
         let mut env = Self {
-            version: env!("CARGO_PKG_VERSION"),
-            revision: option_env!("RINGMAIN_REVISION"),
+            version: env!("CARGO_PKG_VERSION").to_owned(),
+            revision: option_env!("RINGMAIN_REVISION").map(str::to_owned),
             debug_build: cfg!(debug_assertions),
             kernel: line("/proc/sys/kernel/osrelease"),
             cpu: field("/proc/cpuinfo", "model name"),
@@ -122,7 +122,7 @@ impl Env {
     pub fn lines(&self) -> Vec<(&'static str, String)> {
         let volume = &self.volume;
         let mib = |bytes: u64| format!("{} MiB", bytes >> 20);
-        let tool = [Some(self.version.to_owned()), self.revision.map(|r| format!("({r})"))];
+        let tool = [Some(self.version.clone()), self.revision.as_ref().map(|r| format!("({r})"))];
         let cpu = [Some(format!("{} x", self.cores)), self.cpu.clone(), self.governor.clone()];
         let device = [
             volume.device.clone(),

@@ -85,11 +85,16 @@ impl Latencies {
     /// The curve from p0 on, evenly spaced in `-log10(1 - quantile)`, as far as the count carries it: the last
     /// point has at least one latency above it, or is the longest.
     pub fn curve(&self) -> Vec<CurvePoint> {
+        self.curve_beyond(1.0)
+    }
+
+    /// The curve as far as `beyond` latencies lie above its last point: further to the right it would be an accident.
+    pub fn curve_beyond(&self, beyond: f64) -> Vec<CurvePoint> {
         const POINTS_A_DECADE: u32 = 24;
         if self.0.is_empty() {
             return Vec::new();
         }
-        let decades = (self.count() as f64).log10();
+        let decades = (self.count() as f64 / beyond).max(1.0).log10();
         let steps = (decades * f64::from(POINTS_A_DECADE)).floor() as u32;
         (0..=steps)
             .map(|step| {
@@ -97,6 +102,11 @@ impl Latencies {
                 CurvePoint { quantile, ns: self.quantile(quantile) }
             })
             .collect()
+    }
+
+    /// How many are from `low` to `high` nanoseconds, both included, as exact as buckets are wide.
+    pub fn between(&self, low: u64, high: u64) -> u64 {
+        self.0.count_between(low, high)
     }
 }
 
@@ -135,6 +145,13 @@ mod tests {
         let last = curve.last().expect("points").quantile;
         assert!((0.998..0.9991).contains(&last), "{last}");
         assert!(Latencies::new().curve().is_empty());
+    }
+
+    #[test]
+    fn an_honest_curve_stops_where_ten_are_beyond() {
+        let last = of(1..=100_000).curve_beyond(10.0).last().expect("points").quantile;
+        assert!((0.999_8..=0.999_9).contains(&last), "{last}");
+        assert_eq!(of(1..=3).curve_beyond(10.0).len(), 1, "too few for anything but the shortest");
     }
 
     #[test]

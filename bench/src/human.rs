@@ -43,6 +43,18 @@ pub fn tick(us: f64) -> String {
     format!("{value:.0} {unit}")
 }
 
+/// A round count or rate, as an axis has it, such as `1.5M`.
+pub fn tick_count(value: f64) -> String {
+    let (value, unit) = match value {
+        v if v >= 1e9 => (v / 1e9, "G"),
+        v if v >= 1e6 => (v / 1e6, "M"),
+        v if v >= 1e4 => (v / 1e3, "k"),
+        v => (v, ""),
+    };
+    let rounded = (value * 1000.0).round() / 1000.0;
+    format!("{rounded}{unit}")
+}
+
 /// A size in bytes, in binary units.
 pub fn bytes(bytes: u64) -> String {
     match bytes {
@@ -80,6 +92,11 @@ mod tests {
         let ticks = [(20_000.0, "20 ms"), (500.0, "500 us"), (1e6, "1 s"), (0.1, "100 ns")];
         for (value, text) in ticks {
             assert_eq!(tick(value), text);
+        }
+        let ticks =
+            [(0.0, "0"), (8000.0, "8000"), (1_500_000.0, "1.5M"), (20_000.0, "20k"), (0.2, "0.2")];
+        for (value, text) in ticks {
+            assert_eq!(tick_count(value), text);
         }
         assert_eq!((percent(97.4), percent(3.21)), ("97 %".into(), "3.2 %".into()));
     }

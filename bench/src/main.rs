@@ -8,7 +8,7 @@ use ringmain_bench::cli::{Cli, Command};
 use ringmain_bench::interrupt::{self, Interrupted};
 use ringmain_bench::run::{command, compare, search, selftest};
 use ringmain_bench::usage::Usage;
-use ringmain_bench::{alone, crash, inspecting, quick, verdict::Verdict};
+use ringmain_bench::{alone, crash, inspecting, manual, quick, reporting, verdict::Verdict};
 
 const CHECK_FAILED: u8 = 1;
 const WRONG_USE: u8 = 2;
@@ -51,6 +51,9 @@ fn run(cli: Cli) -> Result<Verdict> {
         Command::Verify(flags) => inspecting::verify(&flags),
         Command::Repair(flags) => inspecting::repair(&flags),
         Command::Dump(flags) => inspecting::dump(&flags),
+        Command::Report(flags) => reporting::run(&flags),
+        Command::Completions(flags) => manual::completions(&flags),
+        Command::Man(flags) => manual::man(&flags),
     }
 }
 

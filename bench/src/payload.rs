@@ -5,7 +5,7 @@ use std::io::Read;
 use std::path::{Path, PathBuf};
 
 use anyhow::Context;
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 
 use crate::loglines;
 use crate::random::Random;
@@ -38,10 +38,10 @@ pub struct Payload {
 }
 
 /// Where a payload came from, for the report.
-#[derive(Clone, Debug, Serialize)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct About {
     /// `file`, `folder` or `generated`.
-    pub source: &'static str,
+    pub source: String,
     /// Lines held.
     pub lines: usize,
     /// Bytes held.
@@ -55,7 +55,7 @@ pub struct About {
     #[serde(skip_serializing_if = "Option::is_none")]
     pub lz4_ratio: Option<f64>,
     /// Files of a folder that hold no text and were left out.
-    #[serde(skip_serializing_if = "is_zero")]
+    #[serde(default, skip_serializing_if = "is_zero")]
     pub binary_files: usize,
 }
 
@@ -135,7 +135,7 @@ impl Payload {
         ratios: Option<(f64, f64)>,
     ) -> Self {
         let about = About {
-            source,
+            source: source.to_owned(),
             lines: ends.len(),
             bytes: blob.len(),
             line_bytes_mean: blob.len() as f64 / ends.len() as f64,
@@ -249,7 +249,7 @@ mod tests {
         let mut cursor = payload.cursor(0);
         let lines: Vec<_> = (0..4).map(|_| cursor.line()).collect();
         assert_eq!(lines, [&b"one"[..], b"two", b"three", b"one"]);
-        assert_eq!((payload.about().lines, payload.about().source), (3, "file"));
+        assert_eq!((payload.about().lines, payload.about().source.as_str()), (3, "file"));
     }
 
     #[test]

@@ -3,6 +3,7 @@
 
 use crate::histogram::CurvePoint;
 use crate::human;
+use crate::scale::{Axis, QUANTILES};
 use crate::terminal::Terminal;
 
 /// Most curves that can be told apart.
@@ -11,6 +12,10 @@ pub const CURVES_MAX: usize = 6;
 const ROWS: usize = 14;
 const COLUMNS_MAX: usize = 110;
 const MARGIN: usize = 9;
+
+/// Latencies named on the axis, about.
+const TICKS: usize = 9;
+
 const COLOURS: [u8; CURVES_MAX] = [36, 33, 35, 32, 34, 31];
 
 /// A named curve.
@@ -25,24 +30,11 @@ pub struct Curve<'a> {
 /// Where latencies and quantiles lie on the axes. Shared with the page's curves.
 #[derive(Clone, Copy, Debug)]
 pub struct Axes {
-    /// Lowest latency shown.
-    pub ns_min: f64,
-    /// Highest latency shown.
-    pub ns_max: f64,
-    /// Nines at the right end.
-    pub nines: f64,
+    /// Shares of the requests, to the right.
+    pub quantiles: Axis,
+    /// Latencies in nanoseconds, upwards.
+    pub latencies: Axis,
 }
-
-/// The quantiles named on the axis.
-pub const QUANTILES: [(f64, &str); 7] = [
-    (0.0, "0"),
-    (0.5, "50"),
-    (0.9, "90"),
-    (0.99, "99"),
-    (0.999, "99.9"),
-    (0.9999, "99.99"),
-    (0.99999, "99.999"),
-];
 
 impl Axes {
     /// Axes that show all of the curves, or none if there is nothing to show.
@@ -50,44 +42,18 @@ impl Axes {
         let points = || curves.iter().flat_map(|curve| curve.points);
         let least = points().map(|p| p.ns.max(1)).min()? as f64;
         let most = points().map(|p| p.ns.max(1)).max()? as f64;
-        let nines = points().map(|p| nines(p.quantile)).fold(1.0, f64::max);
-        let ns_max = round(most * 1.0001, true).max(round(least, false) * 2.0);
-        Some(Self { ns_min: round(least, false), ns_max, nines })
+        let quantile = points().map(|p| p.quantile).fold(0.0, f64::max);
+        Some(Self { quantiles: Axis::nines(quantile), latencies: Axis::log(least, most) })
     }
 
     /// From 0 (left) to 1.
     pub fn x(&self, quantile: f64) -> f64 {
-        nines(quantile) / self.nines
+        self.quantiles.share(quantile)
     }
 
     /// From 0 (bottom) to 1.
     pub fn y(&self, ns: f64) -> f64 {
-        (ns / self.ns_min).ln() / (self.ns_max / self.ns_min).ln()
-    }
-
-    /// Round latencies on the axis: powers of ten, and 2 and 5 between them if there are few.
-    pub fn ticks(&self) -> Vec<f64> {
-        let decades = (self.ns_max / self.ns_min).log10();
-        let steps: &[f64] = if decades > 3.2 { &[1.0] } else { &[1.0, 2.0, 5.0] };
-        let first = self.ns_min.log10().floor() as i32;
-        let all = (first..first + 14)
-            .flat_map(|power| steps.iter().map(move |step| step * 10_f64.powi(power)));
-        all.filter(|ns| (self.ns_min * 0.999..=self.ns_max * 1.001).contains(ns)).collect()
-    }
-}
-
-fn nines(quantile: f64) -> f64 {
-    -(1.0 - quantile).max(1e-9).log10()
-}
-
-/// The next 1, 2 or 5 times a power of ten.
-fn round(ns: f64, up: bool) -> f64 {
-    let power = 10_f64.powf(ns.log10().floor());
-    let steps = [1.0, 2.0, 5.0, 10.0].map(|step| step * power);
-    if up {
-        steps.into_iter().find(|step| *step >= ns * 0.9999).unwrap_or(steps[3])
-    } else {
-        steps.into_iter().rev().find(|step| *step <= ns * 1.0001).unwrap_or(steps[0])
+        self.latencies.share(ns)
     }
 }
 
@@ -207,7 +173,7 @@ fn show(cell: Cell, terminal: Terminal) -> String {
 
 fn label(axes: Axes, row: usize) -> String {
     let row_of = |ns: f64| ((1.0 - axes.y(ns)) * (ROWS - 1) as f64).round() as usize;
-    let tick = axes.ticks().into_iter().find(|&ns| row_of(ns) == row);
+    let tick = axes.latencies.ticks(TICKS).into_iter().find(|&ns| row_of(ns) == row);
     let text = tick.map(|ns| human::tick(ns / 1000.0)).unwrap_or_default();
     format!("{text:>width$} ", width = MARGIN - 1)
 }

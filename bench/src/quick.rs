@@ -227,7 +227,7 @@ fn flush_check(flush: &Measured) -> Check {
 
 fn write_page(document: &Document, rows: &[Outcome]) -> Result<PathBuf> {
     let path = PathBuf::from(format!("ringmain-report-{}.html", utc_stamp()));
-    let page = report::render(document, rows);
+    let page = report::quick::render(document, rows);
     fs::write(&path, page).with_context(|| format!("cannot write {}", path.display()))?;
     Ok(path.canonicalize().unwrap_or(path))
 }

@@ -28,7 +28,7 @@ pub fn render(document: &Document, rows: &[Outcome], terminal: Terminal) -> Stri
     for (name, value) in document.env.lines() {
         screen.item(name, NAME_COLUMNS, &value);
     }
-    screen.item("payload", NAME_COLUMNS, &report::payload_line(&document.payload));
+    screen.item("payload", NAME_COLUMNS, &report::quick::payload_line(&document.payload));
     screen.text.push('\n');
     screen.text += &table::render(rows, terminal.columns);
     screen.text.push('\n');

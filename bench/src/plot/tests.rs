@@ -57,14 +57,14 @@ fn nothing_to_show_shows_nothing() {
 fn flat_curves_have_an_axis() {
     let points: Vec<_> = [0.0, 0.5, 0.9].map(|quantile| CurvePoint { quantile, ns: 1000 }).into();
     let axes = Axes::around(&[Curve { name: "x", points: &points }]).expect("axes");
-    assert!(axes.ns_max > axes.ns_min);
+    assert!(axes.latencies.max > axes.latencies.min);
     assert!(axes.y(1000.0).is_finite());
-    assert!(!axes.ticks().is_empty());
+    assert!(!axes.latencies.ticks(TICKS).is_empty());
 }
 
 #[test]
 fn every_nine_is_as_wide_as_the_next() {
-    let axes = Axes { ns_min: 1.0, ns_max: 10.0, nines: 4.0 };
+    let axes = Axes { quantiles: Axis::nines(0.9999), latencies: Axis::log(1.0, 10.0) };
     let widths = [(0.0, 0.9), (0.9, 0.99), (0.99, 0.999)].map(|(a, b)| axes.x(b) - axes.x(a));
     assert!(widths.iter().all(|width| (width - 0.25).abs() < 1e-6), "{widths:?}");
 }

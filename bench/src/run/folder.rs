@@ -7,7 +7,7 @@ use serde_json::Value;
 use thiserror::Error;
 
 use super::hlog::{self, HlogError, Interval};
-use super::result::{Document, KIND, SCHEMA};
+use super::result::{Document, KIND, Repeat, SCHEMA};
 
 /// Where directories of runs go if it is not said.
 pub const DEFAULT: &str = "results";
@@ -149,21 +149,35 @@ pub fn summary(dir: &Path) -> Result<Document, FolderError> {
 /// A run's directory with its interval logs.
 ///
 /// # Errors
-/// As [`summary`]; if a log is cut or of another run.
+/// As [`summary`] and [`each_interval`].
 pub fn read(dir: &Path) -> Result<Run, FolderError> {
     let document = summary(dir)?;
     let mut logs = Vec::new();
-    for repeat in &document.result.repeats {
-        let Some(name) = &repeat.hlog else { continue };
-        let path = dir.join(name);
-        let intervals = hlog::read(&path)?;
-        let (found, told) = (hlog::merged(&intervals, false).count(), repeat.latency_us.count);
-        if found != told {
-            return Err(FolderError::Count { path, found, told });
-        }
+    for repeat in document.result.repeats.iter().filter(|repeat| repeat.hlog.is_some()) {
+        let mut intervals = Vec::new();
+        each_interval(dir, repeat, |interval| intervals.push(interval))?;
         logs.push(intervals);
     }
     Ok(Run { document, logs })
+}
+
+/// Goes over the intervals of a repeat that has a log, one in memory at a time.
+///
+/// # Errors
+/// If the log can't be read, is cut or is of another run: after what is before the damage was seen.
+pub fn each_interval(
+    dir: &Path,
+    repeat: &Repeat,
+    mut visit: impl FnMut(Interval),
+) -> Result<(), FolderError> {
+    let Some(name) = &repeat.hlog else { return Ok(()) };
+    let path = dir.join(name);
+    let (mut found, told) = (0, repeat.latency_us.count);
+    hlog::each(&path, |interval| {
+        found += if interval.uncorrected { 0 } else { interval.latencies.count() };
+        visit(interval);
+    })?;
+    if found == told { Ok(()) } else { Err(FolderError::Count { path, found, told }) }
 }
 
 /// The machine's name, such that it can be part of a file's.

@@ -5,8 +5,8 @@
 //! nanoseconds, the maximum in milliseconds. Untagged lines are latencies from the intended send time; lines with
 //! `Tag=uncorrected` are those from the actual send.
 
-use std::fs::{self, File};
-use std::io::{BufWriter, Write};
+use std::fs::File;
+use std::io::{BufRead, BufReader, BufWriter, Read, Write};
 use std::path::{Path, PathBuf};
 use std::time::{Duration, SystemTime};
 
@@ -25,8 +25,8 @@ pub const UNCORRECTED: &str = "uncorrected";
 /// The last line of a whole log; other tools take it for a comment.
 const END: &str = "#End of log";
 
-/// Largest log that is read: a week of seconds is far below.
-const FILE_BYTES_MAX: u64 = 4 << 30;
+/// Longest line that is read: a histogram of every bucket, encoded, is far shorter.
+const LINE_BYTES_MAX: u64 = 1 << 20;
 
 /// Nanoseconds in the unit of a line's maximum.
 const MAX_DIVISOR: f64 = 1e6;
@@ -112,32 +112,40 @@ fn add<W: Write>(
 /// All intervals of a log.
 ///
 /// # Errors
-/// If the file can't be read, is none, or is cut off.
+/// As [`each`].
 pub fn read(path: &Path) -> Result<Vec<Interval>, HlogError> {
-    let failed = |source| HlogError::Io { path: path.to_owned(), source };
-    if fs::metadata(path).map_err(failed)?.len() > FILE_BYTES_MAX {
-        let source = std::io::Error::from(std::io::ErrorKind::FileTooLarge);
-        return Err(HlogError::Io { path: path.to_owned(), source });
-    }
-    let text = fs::read(path).map_err(failed)?;
-    let whole = text.trim_ascii_end().ends_with(END.as_bytes());
     let mut intervals = Vec::new();
+    each(path, |interval| intervals.push(interval))?;
+    Ok(intervals)
+}
+
+/// Goes over the intervals of a log, one in memory at a time. Those before a cut are seen before the error is.
+///
+/// # Errors
+/// If the file can't be read, is none, or is cut off.
+pub fn each(path: &Path, mut visit: impl FnMut(Interval)) -> Result<(), HlogError> {
+    let failed = |source| HlogError::Io { path: path.to_owned(), source };
+    let mut from = BufReader::new(File::open(path).map_err(failed)?);
     let mut deserializer = Deserializer::new();
-    for (nth, line) in text.split_inclusive(|&byte| byte == b'\n').enumerate() {
-        match interval(line, &mut deserializer) {
-            Ok(found) => intervals.extend(found),
-            // A cut leaves a part of a line, and nothing behind it.
-            Err(_) if !whole && !line.ends_with(b"\n") => break,
-            Err(what) => {
-                return Err(HlogError::Format { path: path.to_owned(), line: nth + 1, what });
+    let (mut line, mut whole, mut intervals) = (Vec::new(), false, 0);
+    for nth in 1.. {
+        line.clear();
+        let length = from.by_ref().take(LINE_BYTES_MAX).read_until(b'\n', &mut line);
+        if length.map_err(failed)? == 0 {
+            break;
+        }
+        whole = line.trim_ascii() == END.as_bytes();
+        match interval(&line, &mut deserializer) {
+            Ok(found) => {
+                intervals += usize::from(found.is_some());
+                found.into_iter().for_each(&mut visit);
             }
+            // A cut leaves a part of a line, and nothing behind it.
+            Err(_) if !line.ends_with(b"\n") && (line.len() as u64) < LINE_BYTES_MAX => break,
+            Err(what) => return Err(HlogError::Format { path: path.to_owned(), line: nth, what }),
         }
     }
-    if whole {
-        Ok(intervals)
-    } else {
-        Err(HlogError::Truncated { path: path.to_owned(), intervals: intervals.len() })
-    }
+    if whole { Ok(()) } else { Err(HlogError::Truncated { path: path.to_owned(), intervals }) }
 }
 
 /// What a line holds; nothing for a comment or a header.
@@ -203,6 +211,8 @@ mod base64 {
 
 #[cfg(test)]
 mod tests {
+    use std::fs;
+
     use super::*;
     use crate::scratch::Scratch;
 

@@ -1,0 +1,147 @@
+//! `report`: one page of one or several runs.
+
+use std::fs;
+use std::io::Write;
+use std::path::{Path, PathBuf};
+use std::thread;
+
+use anyhow::{Context, Result, anyhow};
+use clap::Args;
+use serde::Serialize;
+
+use crate::clock::utc_stamp;
+use crate::json::command_line;
+use crate::report::{self, RUNS_MAX, Runs};
+use crate::run::folder::FolderError;
+use crate::usage::usage;
+use crate::verdict::Verdict;
+
+/// Version of the document that `--json` prints.
+const SCHEMA: u32 = 1;
+
+/// Flags of `report`.
+#[derive(Args, Clone, Debug)]
+pub struct Report {
+    /// Directories that run has written, or directories of such directories
+    #[arg(required = true, value_name = "DIR")]
+    pub dirs: Vec<PathBuf>,
+    /// The page [default: ringmain-report-TIME.html in the working directory]
+    #[arg(long, value_name = "FILE")]
+    pub out: Option<PathBuf>,
+    /// Print one JSON document instead of the page's path (docs/json.md)
+    #[arg(long)]
+    pub json: bool,
+}
+
+/// What is printed with `--json`.
+#[derive(Debug, Serialize)]
+struct Document {
+    schema: u32,
+    command: String,
+    report: PathBuf,
+    bytes: usize,
+    runs: Vec<PathBuf>,
+    damage: Vec<String>,
+}
+
+/// Reads the runs and writes their page.
+///
+/// # Errors
+/// If a directory is no run's, of another schema or damaged, or the page can't be written. Nothing is written then.
+pub fn run(flags: &Report) -> Result<Verdict> {
+    let dirs = runs_in(&flags.dirs)?;
+    let runs = read(&dirs)?;
+    let page = runs.render();
+    let path =
+        flags.out.clone().unwrap_or_else(|| format!("ringmain-report-{}.html", utc_stamp()).into());
+    fs::write(&path, &page).with_context(|| format!("cannot write {}", path.display()))?;
+    let damage = runs.damage();
+    for what in &damage {
+        eprintln!("ringmain-bench: {what}");
+    }
+    let failed = !damage.is_empty();
+    let report = path.canonicalize().unwrap_or(path);
+    print(&if flags.json {
+        let command = command_line(std::env::args());
+        let document =
+            Document { schema: SCHEMA, command, report, bytes: page.len(), runs: dirs, damage };
+        serde_json::to_string_pretty(&document)? + "\n"
+    } else {
+        format!("{}\n", report.display())
+    })?;
+    Ok(if failed { Verdict::Failed } else { Verdict::Passed })
+}
+
+/// The runs' directories: those that are named, and those in the named ones that are none themselves.
+fn runs_in(named: &[PathBuf]) -> Result<Vec<PathBuf>> {
+    let mut dirs: Vec<PathBuf> = Vec::new();
+    for dir in named {
+        let told = |error: std::io::Error| usage(format!("{}: {error}", dir.display()));
+        let entries = fs::read_dir(dir).map_err(told)?;
+        if is_run(dir) {
+            dirs.push(dir.clone());
+            continue;
+        }
+        let mut inside = Vec::new();
+        for entry in entries {
+            let path = entry.map_err(told)?.path();
+            if is_run(&path) {
+                inside.push(path);
+            }
+        }
+        if inside.is_empty() {
+            return Err(usage(FolderError::NoRun(dir.clone()).to_string()));
+        }
+        inside.sort();
+        dirs.append(&mut inside);
+    }
+    if dirs.len() > RUNS_MAX {
+        let count = dirs.len();
+        return Err(usage(format!(
+            "{count} runs; a page holds {RUNS_MAX}, more can't be told apart"
+        )));
+    }
+    Ok(dirs)
+}
+
+fn is_run(dir: &Path) -> bool {
+    dir.join("summary.json").is_file()
+}
+
+/// Reads all of them, as many at a time as there are processors. All that is wrong is told at once.
+fn read(dirs: &[PathBuf]) -> Result<Runs> {
+    let workers = thread::available_parallelism().map_or(1, std::num::NonZero::get);
+    let share = dirs.len().div_ceil(workers);
+    let read: Vec<Result<report::Run, FolderError>> = thread::scope(|scope| {
+        let some =
+            |dirs: &'_ [PathBuf]| dirs.iter().map(|dir| report::Run::read(dir)).collect::<Vec<_>>();
+        let workers: Vec<_> =
+            dirs.chunks(share).map(|dirs| scope.spawn(move || some(dirs))).collect();
+        workers
+            .into_iter()
+            .flat_map(|worker| worker.join().expect("reading does not panic"))
+            .collect()
+    });
+    let (mut runs, mut wrong) = (Vec::new(), Vec::new());
+    for one in read {
+        match one {
+            Ok(run) => runs.push(run),
+            Err(error) => wrong.push(error),
+        }
+    }
+    if wrong.is_empty() {
+        return Ok(Runs::new(runs));
+    }
+    let text = wrong.iter().map(ToString::to_string).collect::<Vec<_>>().join("\n  ");
+    let foreign =
+        |error: &FolderError| matches!(error, FolderError::NoRun(_) | FolderError::Schema { .. });
+    Err(if wrong.iter().all(foreign) { usage(text) } else { anyhow!(text) })
+}
+
+fn print(text: &str) -> Result<()> {
+    match std::io::stdout().write_all(text.as_bytes()) {
+        // Whoever reads has seen enough, as `head` does.
+        Err(error) if error.kind() == std::io::ErrorKind::BrokenPipe => Ok(()),
+        written => written.context("cannot write to standard output"),
+    }
+}
