@@ -349,3 +349,54 @@ fn what_is_no_log_is_wrong_use_to_look_at() {
         assert!(output.stdout.is_empty(), "{arguments:?}");
     }
 }
+
+#[test]
+fn what_can_not_be_reported_is_said_and_no_page_is_left() {
+    let place = Place::new("report");
+    for (name, summary) in [
+        ("newer", "{\"schema\": 7}"),
+        ("cut", "{\"schema\": 1, \"ki"),
+        ("other", "{\"schema\": 1}"),
+    ] {
+        fs::create_dir(place.0.join(name)).expect("made");
+        fs::write(place.0.join(name).join("summary.json"), summary).expect("written");
+    }
+    fs::create_dir(place.0.join("empty")).expect("made");
+    let before = place.names();
+    let cases: [(&[&str], i32, &str); 6] = [
+        (&["report"], WRONG_USE, "required arguments"),
+        (&["report", "absent"], WRONG_USE, "absent: No such file"),
+        (
+            &["report", "empty"],
+            WRONG_USE,
+            "no summary.json in it; name a directory that run has written",
+        ),
+        (&["report", "newer"], WRONG_USE, "schema 7, and this tool reads 1"),
+        (&["report", "cut", "newer"], DAMAGED, "cut/summary.json: no whole JSON document"),
+        (&["report", "other"], DAMAGED, "not of a run"),
+    ];
+    for (arguments, code, told) in cases {
+        let output = place.run(arguments);
+        assert_eq!(output.status.code(), Some(code), "{arguments:?}: {}", stderr(&output));
+        assert!(stderr(&output).contains(told), "{arguments:?}: {}", stderr(&output));
+        assert!(output.stdout.is_empty(), "{arguments:?}");
+    }
+    assert_eq!(place.names(), before);
+}
+
+#[test]
+fn completions_and_manual_pages_are_printed_or_written() {
+    let place = Place::new("manual");
+    let output = place.run(&["completions", "bash"]);
+    assert_eq!(output.status.code(), Some(OK));
+    assert!(String::from_utf8_lossy(&output.stdout).contains("complete -F _ringmain-bench"));
+    assert_eq!(place.run(&["completions", "tcsh"]).status.code(), Some(WRONG_USE));
+    let output = place.run(&["man", "quick"]);
+    assert!(String::from_utf8_lossy(&output.stdout).contains(".TH ringmain-bench-quick 1"));
+    let output = place.run(&["man", "brew"]);
+    assert_eq!(output.status.code(), Some(WRONG_USE));
+    assert!(stderr(&output).contains("no such command; there are quick"), "{}", stderr(&output));
+    assert_eq!(place.run(&["man", "--out", "."]).status.code(), Some(OK));
+    assert!(place.names().contains(&"ringmain-bench-verify.1".to_owned()), "{:?}", place.names());
+    assert_eq!(place.run(&["man", "--out", "absent"]).status.code(), Some(DAMAGED));
+}

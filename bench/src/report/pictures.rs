@@ -27,7 +27,8 @@ pub(super) fn curves(page: &mut String, runs: &[Subject]) {
     put(
         page,
         format_args!(
-            "<figcaption>{} A curve ends where fewer than ten batches lie beyond it.</figcaption>\n<div class=\"pair\">\n",
+            "<figcaption>{} A curve ends where fewer than ten batches lie beyond it.</figcaption>\n\
+             <div class=\"pair\">\n",
             lines::CURVES_CAPTION
         ),
     );

@@ -137,6 +137,11 @@ fn of_run(run: &Subject) -> Vec<Verdict> {
         }
         State::Failed => all.push(Verdict::new("bad", "failed", "the run failed before its end")),
     }
+    if run.document.result.closed_loop {
+        let text = "closed loop: a batch was due when a place in flight was free, so latency is that at full load, \
+                    and says nothing of those who would have waited";
+        all.push(Verdict::new("note", "note", text));
+    }
     all.extend(run.damage.iter().map(|what| Verdict::new("bad", "damaged", what.as_str())));
     let verify = &run.document.verify;
     let tally = verify.tally;

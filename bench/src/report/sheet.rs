@@ -146,7 +146,7 @@ impl Sheet {
 
     fn grid_across(&self, text: &mut String, (axis, unit): (Axis, Unit)) {
         let (low, high) = (self.y(0.0), self.y(1.0));
-        let wanted = ((self.width - LEFT - RIGHT) / TICK_WIDE).max(3.0) as usize;
+        let wanted = ((self.width - LEFT - RIGHT) / TICK_WIDE).max(5.0) as usize;
         let mut last = f64::NEG_INFINITY;
         for value in axis.ticks(wanted) {
             let (x, label) = (self.x(axis.share(value)), unit.tick(value));

@@ -184,6 +184,7 @@ fn another_machine_a_loss_a_stop_and_a_thin_percentile_are_said() {
     let moved = write(&scratch, 1, |document| {
         document.host = "elsewhere".to_owned();
         document.state = State::Interrupted;
+        document.result.closed_loop = true;
         document.verify =
             Verify { why_not: Some("no time was left".to_owned()), ..Verify::default() };
     });
@@ -192,6 +193,7 @@ fn another_machine_a_loss_a_stop_and_a_thin_percentile_are_said() {
         "<li class=\"bad\"><b>A failed</b> of 3.60M acked records 2 are lost",
         "A and B are not of the same machine: host differ",
         "<b>B partial</b>",
+        "<b>B note</b> closed loop: ",
         "<b>B not verified</b> no time was left",
         "<small>missed</small>",
         "<td data-head=\"p99.999\">(",
@@ -304,7 +306,7 @@ addEventListener("error", (event) => said.errors.push(event.message));
 addEventListener("securitypolicyviolation", (event) => said.errors.push(event.blockedURI));
 addEventListener("load", () => {
   const shown = Array.from(document.querySelectorAll("svg[role=img]")).filter((svg) => svg.getClientRects().length);
-  said.sizes = shown.map((svg) => [Math.round(svg.getBoundingClientRect().width), Math.round(svg.getBoundingClientRect().height)]);
+  said.sizes = shown.map((svg) => svg.getBoundingClientRect()).map(({ width, height }) => [width, height]);
   said.wide = document.documentElement.scrollWidth - innerWidth;
   const svg = shown[0], area = svg.getBoundingClientRect();
   const at = { clientX: area.left + area.width / 2, clientY: area.top + area.height / 2, bubbles: true };
