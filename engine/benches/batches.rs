@@ -1,4 +1,5 @@
-//! What a record costs before it reaches a disk: building a batch, checking one, reading one, joining checksums.
+//! What a record costs before it reaches a disk: building a batch, checking one, reading one, checksums, codecs, and
+//! looking an offset up.
 //!
 //! `cargo bench -p ringmain` runs all of it; `cargo bench -p ringmain -- read` what has that in its name.
 
@@ -8,6 +9,9 @@ use std::time::Duration;
 use criterion::{BenchmarkId, Criterion, Throughput, criterion_group, criterion_main};
 use ringmain::batch::{Batch, BatchBuilder, Compression, Limits, batches, validate};
 use ringmain::format::crc::{combine, crc32c};
+use ringmain::format::index::OffsetEntry;
+use ringmain::index_floor;
+use ringmain::types::{Offset, Pos};
 
 const COUNTS: [usize; 2] = [1, 100];
 
@@ -124,11 +128,88 @@ fn checksums(c: &mut Criterion) {
     group.finish();
 }
 
+/// The crates that compute CRC-32C, side by side; docs/adr/0008 says which was taken, and why.
+fn candidates(c: &mut Criterion) {
+    static TABLE: crc::Crc<u32, crc::Table<16>> =
+        crc::Crc::<u32, crc::Table<16>>::new(&crc::CRC_32_ISCSI);
+    let all: [(&str, fn(&[u8]) -> u32); 3] = [
+        ("crc-fast", crc32c),
+        ("crc32c", ::crc32c::crc32c),
+        ("crc", |bytes| TABLE.checksum(bytes)),
+    ];
+    let mut group = c.benchmark_group("crc32c-crates");
+    let bytes = lines(1000).concat().into_bytes();
+    for length in [175, 1024, 64 << 10] {
+        let bytes = &bytes[..length];
+        group.throughput(Throughput::Bytes(length as u64));
+        for (name, sum) in all {
+            assert_eq!(sum(bytes), crc32c(bytes), "{name} computes another checksum");
+            group.bench_function(BenchmarkId::new(name, length), |b| {
+                b.iter(|| sum(black_box(bytes)));
+            });
+        }
+    }
+    group.finish();
+}
+
+/// The codecs on real lines, `RINGMAIN_PAYLOAD=FILE`, or on generated ones.
+fn codecs(c: &mut Criterion) {
+    let text = std::env::var_os("RINGMAIN_PAYLOAD").map(|path| {
+        let bytes = std::fs::read(&path).unwrap_or_else(|e| panic!("{}: {e}", path.display()));
+        String::from_utf8_lossy(&bytes).into_owned()
+    });
+    let (from, lines) = match &text {
+        Some(text) => ("file", text.lines().take(1000).map(str::to_owned).collect()),
+        None => ("generated", lines(1000)),
+    };
+    let mut group = c.benchmark_group("codec");
+    group.throughput(Throughput::Bytes(bytes_of(&lines)));
+    for (name, compression) in CODECS {
+        let mut memory = Vec::new();
+        group.bench_function(BenchmarkId::new(format!("{name}-compress"), from), |b| {
+            b.iter(|| {
+                memory = build(std::mem::take(&mut memory), &lines, compression).into_bytes();
+            });
+        });
+        let batch = build(Vec::new(), &lines, compression);
+        group.bench_function(BenchmarkId::new(format!("{name}-decompress"), from), |b| {
+            b.iter(|| values(black_box(batch.as_bytes())));
+        });
+    }
+    group.finish();
+}
+
+/// Where a scan for an offset begins, in the index of a segment.
+fn looking_up(c: &mut Criterion) {
+    let mut group = c.benchmark_group("index");
+    for count in [1_u32, 1000, 262_144] {
+        let entry = |nth: u32| OffsetEntry {
+            relative_offset: nth * 40 + 39,
+            pos: Pos::new(u64::from(nth) * 4096),
+        };
+        let entries: Vec<_> = (0..count).map(entry).collect();
+        let (base, mut nth) = (Offset::new(1000), 0_i64);
+        group.throughput(Throughput::Elements(1));
+        group.bench_function(BenchmarkId::new("floor", count), |b| {
+            b.iter(|| {
+                // A stride that is prime to the size: no lookup is where the last one was.
+                nth = (nth + 7_919) % (i64::from(count) * 40);
+                index_floor(black_box(&entries), base, Offset::new(1000 + nth))
+            });
+        });
+    }
+    group.finish();
+}
+
 /// A second each: what is measured here takes no milliseconds, and the whole is done in a minute.
 fn settings() -> Criterion {
     let second = Duration::from_secs(1);
     Criterion::default().warm_up_time(second / 2).measurement_time(second)
 }
 
-criterion_group!(name = all; config = settings(); targets = building, validating, reading, checksums);
+criterion_group!(
+    name = all;
+    config = settings();
+    targets = building, validating, reading, checksums, candidates, codecs, looking_up
+);
 criterion_main!(all);

@@ -140,7 +140,7 @@ impl Index {
 }
 
 /// Where to begin a scan for `offset` in a segment with these entries.
-pub(crate) fn floor(entries: &[OffsetEntry], base: Offset, offset: Offset) -> Pos {
+pub fn floor(entries: &[OffsetEntry], base: Offset, offset: Offset) -> Pos {
     let relative = offset.get() - base.get();
     let at = entries.partition_point(|entry| i64::from(entry.relative_offset) <= relative);
     at.checked_sub(1).map_or(Pos::ZERO, |at| entries[at].pos)

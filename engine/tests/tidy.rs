@@ -15,12 +15,13 @@ const FUNCTION_LINES_MAX: usize = 70;
 const LINE_CHARS_MAX: usize = 120;
 
 /// What is looked at, from the workspace's top. A folder that is not there is passed over.
-const FOLDERS: [&str; 7] = [
+const FOLDERS: [&str; 8] = [
     "engine/src",
     "engine/tests",
     "engine/examples",
     "engine/benches",
     "bench/src",
+    "bench/benches",
     "bench/tests",
     "bench/examples",
 ];
