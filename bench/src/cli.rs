@@ -7,6 +7,7 @@ use clap::{Args, Parser, Subcommand};
 use ringmain::types::PartitionName;
 
 use crate::crash;
+use crate::device::flags::{self as device, Device};
 use crate::manual;
 use crate::plan::{self, Row};
 use crate::reporting;
@@ -123,6 +124,9 @@ pub enum Command {
     /// The method against targets of known behaviour
     #[command(after_help = SELFTEST_EXAMPLES)]
     Selftest,
+    /// Bandwidth and latency of the raw device, by size and depth
+    #[command(after_help = device::EXAMPLES)]
+    Device(Device),
     /// Check a data directory: structure, checksums, order, indexes
     #[command(after_help = VERIFY_EXAMPLES)]
     Verify(Verify),

@@ -1,23 +1,30 @@
 //! The raw device, through a [`Ring`]: what the same bytes cost without a log around them.
 
+use std::fmt;
 use std::fs::File;
 use std::os::fd::AsRawFd;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, ensure};
-use ringmain::buffers::{Arena, CHUNK_BYTES_MAX, Slice};
+use ringmain::buffers::{Arena, CHUNK_BYTES_MAX, Chunk, Slice};
 use ringmain::command::{Done, FileHandle, Op, OpenMode};
 use ringmain::ring::{Ring, Wait};
+use serde::Serialize;
 
 use crate::histogram::Latencies;
 use crate::interrupt;
 use crate::payload::Payload;
-use crate::prepared::write_zeros;
+use crate::prepared::{BLOCK_BYTES, write_with};
 use crate::sample::Sample;
 
-/// Largest write: larger ones are not one operation of the engine either.
-pub const WRITE_BYTES_MAX: usize = CHUNK_BYTES_MAX;
+pub mod command;
+mod document;
+pub mod flags;
+mod screen;
+
+/// Largest operation: a larger request is several of them, as in the engine.
+pub const PART_BYTES_MAX: usize = CHUNK_BYTES_MAX;
 
 /// One mebibyte in flight, cut in every way: the best is what a group commit is measured against.
 pub const SPLITS: [(usize, usize); 4] =
@@ -33,19 +40,52 @@ pub const ARENA_BYTES: usize = CHUNKS * CHUNK_BYTES_MAX;
 /// No disk flushes its cache faster, not even one whose cache survives a power cut behind a hypervisor.
 const FLUSH_MIN: Duration = Duration::from_micros(20);
 
-/// What to write, and how.
+/// Which way bytes go.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Direction {
+    /// To the device.
+    Write,
+    /// From it.
+    Read,
+}
+
+impl fmt::Display for Direction {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Write => "write",
+            Self::Read => "read",
+        })
+    }
+}
+
+/// What to write or read, and how.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Job {
-    /// Bytes of a write.
-    pub write_bytes: usize,
-    /// Writes in flight.
+    /// Which of the two.
+    pub direction: Direction,
+    /// Bytes of a request; one of more than [`PART_BYTES_MAX`] is several operations, begun together.
+    pub request_bytes: usize,
+    /// Requests in flight.
     pub depth: usize,
     /// Whether each write is flushed (`RWF_DSYNC`).
     pub durable: bool,
     /// Which of the device's plots, by its number.
     pub plot: usize,
-    /// Over how many of its files the writes go in turn.
+    /// Over how many of its files the requests go in turn.
     pub files: usize,
+}
+
+impl Job {
+    /// Operations of a request.
+    pub fn parts(&self) -> usize {
+        self.request_bytes.div_ceil(PART_BYTES_MAX)
+    }
+
+    /// Operations in flight.
+    pub fn operations(&self) -> usize {
+        self.parts() * self.depth
+    }
 }
 
 /// Where a set of prepared files lies.
@@ -60,25 +100,61 @@ pub struct Plot {
 }
 
 impl Plot {
-    /// Prepares `count` files of `file_bytes` in `dir`.
+    /// Prepares `count` files of `file_bytes` in `dir`, all zeros.
     ///
     /// # Errors
     /// If they can't be written, or the user stops the run.
     pub fn prepare(dir: &Path, count: usize, file_bytes: u64) -> Result<Self> {
+        Self::prepare_with(dir, count, file_bytes, |_| {})
+    }
+
+    /// [`Plot::prepare`] with bytes that `fill` puts over the zeros, for files that are to be read: a device may
+    /// know zeros without looking.
+    ///
+    /// # Errors
+    /// As [`Plot::prepare`].
+    pub fn prepare_with(
+        dir: &Path,
+        count: usize,
+        file_bytes: u64,
+        mut fill: impl FnMut(&mut [u8]),
+    ) -> Result<Self> {
         let paths: Vec<_> = (0..count).map(|nth| dir.join(format!("device-{nth}"))).collect();
         let mut direct = true;
         for path in &paths {
-            direct &= write_zeros(path, file_bytes)?.direct;
+            direct &= write_with(path, file_bytes, &mut fill)?.direct;
         }
         flush_all(dir)?;
         Ok(Self { paths, file_bytes, direct })
     }
 }
 
-/// A plot's files, open, and where the next write to each goes.
+/// A plot's files, open, and where the next request to each goes.
 struct Field {
     files: Vec<(FileHandle, u64)>,
     file_bytes: u64,
+}
+
+impl Field {
+    /// The file and the position of the request after `turn` others: one file after the other, each from its
+    /// beginning to its end and again.
+    fn next(&mut self, turn: usize, job: &Job) -> (FileHandle, u64) {
+        let (file, pos) = &mut self.files[turn % job.files];
+        if *pos + job.request_bytes as u64 > self.file_bytes {
+            *pos = 0;
+        }
+        let at = *pos;
+        *pos += job.request_bytes as u64;
+        (*file, at)
+    }
+}
+
+/// A request in flight.
+#[derive(Clone, Copy)]
+struct Request {
+    started: Instant,
+    /// Its operations that have not ended.
+    parts: usize,
 }
 
 /// Prepared files, open on a ring, and bytes to write to them.
@@ -86,7 +162,8 @@ pub struct Device<R: Ring> {
     ring: R,
     fields: Vec<Field>,
     data: Vec<Slice>,
-    /// Writes so far, of all jobs: the next one takes other bytes than the last.
+    arena: Arena,
+    /// Requests so far, of all jobs: the next one takes other bytes than the last.
     turn: usize,
     registered: bool,
 }
@@ -109,8 +186,8 @@ impl<R: Ring> Device<R> {
             Ok(chunk.slice(0..CHUNK_BYTES_MAX))
         });
         let data = data.collect::<Result<Vec<Slice>>>()?;
-        let mut device =
-            Self { ring, fields: Vec::new(), data, turn: 0, registered: registered > 0 };
+        let (fields, arena) = (Vec::new(), arena.clone());
+        let mut device = Self { ring, fields, data, arena, turn: 0, registered: registered > 0 };
         for plot in plots {
             let files = plot.paths.iter().map(|path| Ok((device.open_file(path, plot.direct)?, 0)));
             let files = files.collect::<Result<Vec<_>>>()?;
@@ -132,62 +209,94 @@ impl<R: Ring> Device<R> {
         self.registered
     }
 
-    /// Writes for `time`, then waits until nothing is in flight.
+    /// Writes or reads for `time`, then waits until nothing is in flight.
     ///
     /// # Errors
-    /// If a write fails, or the user stops the run.
+    /// If a request fails, or the user stops the run.
     pub fn run(&mut self, job: &Job, time: Duration) -> Result<Sample> {
         let field = &self.fields[job.plot];
         assert!(job.files <= field.files.len(), "as many files as were prepared");
-        assert!(job.write_bytes <= WRITE_BYTES_MAX, "one operation");
-        assert!(job.depth <= self.ring.capacity(), "the ring holds them");
-        let room = field.file_bytes / job.write_bytes as u64 * job.files as u64;
-        assert!(room >= job.depth as u64, "two writes in flight never share a block");
-        let mut started = vec![Instant::now(); job.depth];
+        assert!(job.request_bytes.is_multiple_of(BLOCK_BYTES), "whole blocks");
+        assert_eq!(job.request_bytes % part_bytes(job), 0, "parts are alike");
+        assert!(job.operations() <= self.ring.capacity(), "the ring holds them");
+        let room = field.file_bytes / job.request_bytes as u64 * job.files as u64;
+        assert!(room >= job.depth as u64, "two requests in flight never share a block");
+        let mut requests = vec![Request { started: Instant::now(), parts: 0 }; job.depth];
         let mut idle: Vec<usize> = (0..job.depth).collect();
+        let mut spare = self.room_to_read(job)?;
         let mut sample = Sample::empty(time);
-        let begin = Instant::now();
-        let until = begin + time;
+        let until = Instant::now() + time;
         loop {
             interrupt::check()?;
             if Instant::now() < until {
                 while let Some(slot) = idle.pop() {
-                    started[slot] = Instant::now();
-                    self.start(slot, job);
+                    requests[slot] = Request { started: Instant::now(), parts: job.parts() };
+                    self.start(slot, job, &mut spare);
                 }
             } else if idle.len() == job.depth {
                 break;
             }
             self.ring.enter(Wait::AtMost(Duration::from_secs(1))).context("the ring is broken")?;
             while let Some(completion) = self.ring.pop() {
-                completion.result.context("the device does not write")?;
+                let done = completion.result;
+                let done =
+                    done.with_context(|| format!("the device does not {}", job.direction))?;
+                if let Done::Read(mut chunk) = done {
+                    ensure!(chunk.len() == part_bytes(job), "a prepared file ends early");
+                    chunk.clear();
+                    spare.push(chunk);
+                }
                 let (slot, now) = (completion.token as usize, Instant::now());
+                let request = &mut requests[slot];
+                request.parts -= 1;
+                if request.parts > 0 {
+                    continue;
+                }
                 idle.push(slot);
                 if now < until {
-                    sample.latencies.record((now - started[slot]).as_nanos() as u64);
+                    sample.latencies.record((now - request.started).as_nanos() as u64);
                     sample.records += 1;
-                    sample.bytes += job.write_bytes as u64;
+                    sample.bytes += job.request_bytes as u64;
                 }
             }
         }
         Ok(sample)
     }
 
-    fn start(&mut self, slot: usize, job: &Job) {
-        let chunk = &self.data[self.turn % self.data.len()];
-        // Each turn of the chunks takes its bytes from a place further on, in whole blocks.
-        let places = (CHUNK_BYTES_MAX - job.write_bytes) / 4096 + 1;
-        let at = self.turn / self.data.len() % places * 4096;
-        let data = chunk.slice(at..at + job.write_bytes);
-        let Field { files, file_bytes } = &mut self.fields[job.plot];
-        let (file, pos) = &mut files[self.turn % job.files];
-        if *pos + job.write_bytes as u64 > *file_bytes {
-            *pos = 0;
+    /// A chunk for each operation of a job that reads.
+    fn room_to_read(&self, job: &Job) -> Result<Vec<Chunk>> {
+        let chunks = if job.direction == Direction::Read { job.operations() } else { 0 };
+        let chunk = |_| self.arena.chunk(part_bytes(job)).context("the arena is too small");
+        (0..chunks).map(chunk).collect()
+    }
+
+    fn start(&mut self, slot: usize, job: &Job, spare: &mut Vec<Chunk>) {
+        let (file, pos) = self.fields[job.plot].next(self.turn, job);
+        let len = part_bytes(job);
+        for part in 0..job.parts() {
+            let pos = pos + (part * len) as u64;
+            let op = match job.direction {
+                Direction::Write => {
+                    let data = self.bytes_to_write(part, len);
+                    Op::Write { file, pos, data, durable: job.durable }
+                }
+                Direction::Read => {
+                    let buf = spare.pop().expect("a chunk for each operation");
+                    Op::Read { file, pos, len, buf }
+                }
+            };
+            self.ring.push(slot as u64, op);
         }
-        let write = Op::Write { file: *file, pos: *pos, data, durable: job.durable };
-        *pos += job.write_bytes as u64;
         self.turn += 1;
-        self.ring.push(slot as u64, write);
+    }
+
+    fn bytes_to_write(&self, part: usize, len: usize) -> Slice {
+        let nth = self.turn + part;
+        let chunk = &self.data[nth % self.data.len()];
+        // Each turn of the chunks takes its bytes from a place further on, in whole blocks.
+        let places = (CHUNK_BYTES_MAX - len) / BLOCK_BYTES + 1;
+        let at = nth / self.data.len() % places * BLOCK_BYTES;
+        chunk.slice(at..at + len)
     }
 
     fn wait_for(&mut self, op: Op) -> Result<Done> {
@@ -212,6 +321,11 @@ impl<R: Ring> Device<R> {
         }
         Ok(())
     }
+}
+
+/// Bytes of an operation: all parts of a request are alike.
+fn part_bytes(job: &Job) -> usize {
+    job.request_bytes.min(PART_BYTES_MAX)
 }
 
 /// Flushes the file system below `dir`: one call, however many files were written.

@@ -8,7 +8,9 @@ use ringmain_bench::cli::{Cli, Command};
 use ringmain_bench::interrupt::{self, Interrupted};
 use ringmain_bench::run::{command, compare, search, selftest};
 use ringmain_bench::usage::Usage;
-use ringmain_bench::{alone, crash, inspecting, manual, quick, reporting, verdict::Verdict};
+use ringmain_bench::{
+    alone, crash, device, inspecting, manual, quick, reporting, verdict::Verdict,
+};
 
 const CHECK_FAILED: u8 = 1;
 const WRONG_USE: u8 = 2;
@@ -16,10 +18,15 @@ const WRONG_USE: u8 = 2;
 fn main() -> ExitCode {
     let cli = Cli::parse();
     // What only reads may end at once, and the children of `quick` end with it.
-    if matches!(
+    let stops_cleanly = matches!(
         cli.command,
-        Command::Quick(_) | Command::Floor(_) | Command::Run(_) | Command::Search(_)
-    ) {
+        Command::Quick(_)
+            | Command::Device(_)
+            | Command::Floor(_)
+            | Command::Run(_)
+            | Command::Search(_)
+    );
+    if stops_cleanly {
         interrupt::install();
     }
     match run(cli) {
@@ -44,6 +51,7 @@ fn run(cli: Cli) -> Result<Verdict> {
         Command::Search(flags) => search::run(&flags),
         Command::Compare(flags) => compare::run(&flags),
         Command::Selftest => selftest::run(),
+        Command::Device(flags) => device::command::run(&flags),
         Command::CrashLoad(flags) => {
             crash::load(&flags.dir, flags.payload.as_deref()).map(|()| Verdict::Passed)
         }

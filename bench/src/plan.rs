@@ -1,6 +1,6 @@
 //! The rows of `quick`, as data: what is measured, against what, and in which order.
 
-use crate::device::{Job, SPLITS};
+use crate::device::{Direction, Job, SPLITS};
 use crate::outcome::Kind;
 use crate::reads::{self, Way};
 use crate::{crash, rawread};
@@ -95,7 +95,7 @@ impl Row {
             name,
             arm: Arm::Device(job),
             policy: None,
-            batch_bytes: job.write_bytes as u64,
+            batch_bytes: job.request_bytes as u64,
             partitions: job.files as u64,
             in_flight: job.depth as u64,
             beside: Beside::Nothing,
@@ -154,8 +154,8 @@ impl Row {
     }
 }
 
-const fn job((write_bytes, depth): (usize, usize), durable: bool) -> Job {
-    Job { write_bytes, depth, durable, plot: 0, files: 1 }
+const fn job((request_bytes, depth): (usize, usize), durable: bool) -> Job {
+    Job { direction: Direction::Write, request_bytes, depth, durable, plot: 0, files: 1 }
 }
 
 const ONE: u64 = crate::onebatch::BATCH_BYTES as u64;
@@ -189,7 +189,8 @@ pub static ROWS: [Row; 24] = [
     Row {
         // A block is the least that can be written past the page cache.
         arm: Arm::Direct(Job {
-            write_bytes: 4 << 10,
+            direction: Direction::Write,
+            request_bytes: 4 << 10,
             depth: 1024,
             durable: true,
             plot: 1,

@@ -91,14 +91,23 @@ pub fn prepare(path: &Path, bytes: u64) -> Result<Prepared> {
 /// # Errors
 /// As [`prepare`].
 pub fn write_zeros(path: &Path, bytes: u64) -> Result<Prepared> {
+    write_with(path, bytes, &mut |_| {})
+}
+
+/// [`write_zeros`] with other bytes, which `fill` puts into the memory of each write.
+///
+/// # Errors
+/// As [`prepare`].
+pub fn write_with(path: &Path, bytes: u64, fill: &mut impl FnMut(&mut [u8])) -> Result<Prepared> {
     assert!(bytes.is_multiple_of(BLOCK_BYTES as u64), "whole blocks");
     let (file, direct) = open(path).with_context(|| format!("cannot make {}", path.display()))?;
-    let zeros = Aligned::new(STRIDE_BYTES);
+    let mut stride = Aligned::new(STRIDE_BYTES);
     let mut pos = 0;
     while pos < bytes {
         interrupt::check()?;
         let run = (bytes - pos).min(STRIDE_BYTES as u64);
-        file.write_all_at(&zeros[..run as usize], pos)
+        fill(&mut stride);
+        file.write_all_at(&stride[..run as usize], pos)
             .with_context(|| format!("cannot write {}", path.display()))?;
         pos += run;
     }

@@ -1,7 +1,6 @@
 //! `quick`: how fast a durable log can be on this disk, in about a minute.
 
 use std::fs;
-use std::io::Write;
 use std::path::PathBuf;
 use std::time::{Duration, Instant};
 
@@ -24,7 +23,7 @@ use crate::summary::{self, Measured};
 use crate::terminal::Terminal;
 use crate::verdict::Verdict;
 use crate::workdir::WorkDir;
-use crate::{cli, human, interrupt, reading, report, screen};
+use crate::{cli, human, interrupt, output, reading, report, screen};
 
 /// The share of the time that arms run, as it is planned; what preparing takes is known only after it.
 const MEASURED: f64 = 0.55;
@@ -238,9 +237,5 @@ fn print(document: &Document, rows: &[Outcome], json: bool) -> Result<()> {
     } else {
         screen::render(document, rows, Terminal::of_stdout())
     };
-    match std::io::stdout().write_all(text.as_bytes()) {
-        // Whoever reads has seen enough, as `head` does.
-        Err(error) if error.kind() == std::io::ErrorKind::BrokenPipe => Ok(()),
-        written => written.context("cannot write to standard output"),
-    }
+    output::print(&text)
 }

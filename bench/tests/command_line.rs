@@ -76,6 +76,58 @@ fn quick_prints_one_document_and_leaves_only_its_page() {
 }
 
 #[test]
+fn device_measures_every_combination_and_leaves_nothing() {
+    let place = Place::new("device");
+    let line =
+        "device --op write,read --size 64KiB,1MiB --depth 1,8 --durable --seconds 1 --json --quiet";
+    let output = place.run(&line.split(' ').collect::<Vec<_>>());
+    assert_eq!(output.status.code(), Some(OK), "{}", stderr(&output));
+    assert_eq!(stderr(&output), "", "quiet is quiet");
+    let document: serde_json::Value = serde_json::from_slice(&output.stdout).expect("JSON");
+    assert_eq!(document["schema"], 1);
+    assert_eq!(document["command"], format!("ringmain-bench {line}"));
+    let results = document["results"].as_array().expect("rows");
+    let named = |row: &serde_json::Value| {
+        let number = |name: &str| row[name].as_u64().expect("a number");
+        (row["op"] == "write", row["durable"] == true, number("size_bytes"), number("depth"))
+    };
+    let mut expected = Vec::new();
+    for write in [true, false] {
+        for size in [64 << 10, 1 << 20] {
+            expected.extend([1, 8].map(|depth| (write, write, size, depth)));
+        }
+    }
+    assert_eq!(results.iter().map(named).collect::<Vec<_>>(), expected);
+    for row in results {
+        let number = |value: &serde_json::Value| value.as_f64().expect("a number");
+        assert!(number(&row["iops"]) > 0.0, "{row}");
+        assert!(number(&row["latency_us"]["p50"]) > 0.0, "{row}");
+        assert!(number(&row["latency_us"]["p50"]) <= number(&row["latency_us"]["max"]), "{row}");
+        let mib_per_s = number(&row["iops"]) * number(&row["size_bytes"]) / f64::from(1 << 20);
+        assert!((mib_per_s / number(&row["mib_per_s"]) - 1.0).abs() < 0.01, "{row}");
+    }
+    assert!(document["notes"].to_string().contains("above 512KiB"), "{document}");
+    assert_eq!(place.names(), Vec::<String>::new());
+}
+
+#[test]
+fn ctrl_c_ends_device_and_removes_its_file() {
+    let place = Place::new("device-interrupt");
+    let mut command = place.command(
+        &"device --op write --size 4KiB --depth 1 --seconds 600".split(' ').collect::<Vec<_>>(),
+    );
+    command.stdout(Stdio::null()).stderr(Stdio::piped());
+    let mut child = command.spawn().expect("starts");
+    until_measuring(&mut child);
+    assert_eq!(place.names().len(), 1, "the data directory");
+    // SAFETY: sends a signal to a process this test started and has not waited for.
+    unsafe { libc::kill(child.id() as libc::pid_t, libc::SIGINT) };
+    let output = child.wait_with_output().expect("ends");
+    assert_eq!(output.status.code(), Some(INTERRUPTED), "{}", stderr(&output));
+    assert_eq!(place.names(), Vec::<String>::new());
+}
+
+#[test]
 fn what_was_acked_before_a_kill_is_read_back() {
     let place = Place::new("kill");
     let output = place.run(&["quick", "--seconds", "10", "--rows", "recover", "--json", "--quiet"]);
@@ -106,7 +158,11 @@ fn wrong_use_is_told_in_one_line_and_touches_nothing() {
     fs::write(place.0.join("empty.log"), "").expect("written");
     fs::write(place.0.join("program"), b"\x7fELF\0\0\0").expect("written");
     let before = place.names();
-    let cases: [(&[&str], &str); 10] = [
+    let device = ["device", "--op", "read", "--size", "4KiB", "--depth", "1"];
+    let cases: [(&[&str], &str); 13] = [
+        (&[&device[..], &["--dir", "foreign"]].concat(), "did not make"),
+        (&[&device[..], &["--durable"]].concat(), "a read has nothing to flush"),
+        (&["device", "--op", "read", "--size", "4K", "--depth", "1"], "'4K' is no size"),
         (&["quick", "--dir", "foreign"], "did not make"),
         (&["quick", "--dir", "file"], "not a directory"),
         (&["quick", "--dir", "no/parent"], "cannot be made"),
@@ -389,7 +445,7 @@ fn completions_and_manual_pages_are_printed_or_written() {
     let place = Place::new("manual");
     let output = place.run(&["completions", "bash"]);
     assert_eq!(output.status.code(), Some(OK));
-    assert!(String::from_utf8_lossy(&output.stdout).contains("complete -F _ringmain-bench"));
+    assert!(String::from_utf8_lossy(&output.stdout).contains("complete -F _ringmain__bench"));
     assert_eq!(place.run(&["completions", "tcsh"]).status.code(), Some(WRONG_USE));
     let output = place.run(&["man", "quick"]);
     assert!(String::from_utf8_lossy(&output.stdout).contains(".TH ringmain-bench-quick 1"));

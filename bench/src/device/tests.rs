@@ -21,8 +21,13 @@ fn a_flush_faster_than_any_disk_is_flagged() {
 fn every_split_has_one_mebibyte_in_flight() {
     for (bytes, depth) in SPLITS {
         assert_eq!(bytes * depth, 1 << 20);
-        assert!(bytes <= WRITE_BYTES_MAX);
+        assert!(bytes <= PART_BYTES_MAX);
     }
+}
+
+fn job(direction: Direction, request_bytes: usize, depth: usize) -> Job {
+    let durable = direction == Direction::Write;
+    Job { direction, request_bytes, depth, durable, plot: 0, files: 1 }
 }
 
 #[test]
@@ -36,7 +41,7 @@ fn bytes_land_in_all_files_and_differ() {
     let (ring, _) = open_ring(Backend::Auto, 8).expect("a ring");
     let plots = [Plot::prepare(&big, 1, 1 << 20).expect("prepared"), plot];
     let mut device = Device::open(ring, &arena, &plots, &payload).expect("opens");
-    let job = Job { write_bytes: 4096, depth: 4, durable: true, plot: 1, files: 3 };
+    let job = Job { plot: 1, files: 3, ..job(Direction::Write, 4096, 4) };
     let sample = device.run(&job, Duration::from_millis(200)).expect("writes");
     device.close().expect("closes");
     assert!(sample.records > 3, "{} writes", sample.records);
@@ -50,4 +55,45 @@ fn bytes_land_in_all_files_and_differ() {
         assert!(first.iter().any(|&byte| byte != 0), "written to {}", path.display());
         assert!(seen.insert(first), "other bytes in each file");
     }
+}
+
+#[test]
+fn a_request_of_several_parts_counts_once_and_lands_whole() {
+    let scratch = Scratch::new("device-parts");
+    let plots = [Plot::prepare(scratch.path(), 1, 4 << 20).expect("prepared")];
+    let payload = Payload::generated(16 << 20);
+    let arena = Arena::new(ARENA_BYTES);
+    let (ring, _) = open_ring(Backend::Auto, 8).expect("a ring");
+    let mut device = Device::open(ring, &arena, &plots, &payload).expect("opens");
+    let job = job(Direction::Write, 1 << 20, 2);
+    assert_eq!((job.parts(), job.operations()), (2, 4));
+    let sample = device.run(&job, Duration::from_millis(300)).expect("writes");
+    device.close().expect("closes");
+    assert!(sample.records > 3, "{} writes", sample.records);
+    assert_eq!(sample.bytes, sample.records << 20);
+    let text = std::fs::read(&plots[0].paths[0]).expect("readable");
+    assert!(text.chunks(PART_BYTES_MAX).all(|part| part.iter().any(|&byte| byte != 0)));
+    assert_ne!(text[..PART_BYTES_MAX], text[PART_BYTES_MAX..2 * PART_BYTES_MAX], "other bytes");
+}
+
+#[test]
+fn reads_take_what_was_prepared_and_change_nothing() {
+    let scratch = Scratch::new("device-reads");
+    let payload = Payload::generated(16 << 20);
+    let mut cursor = payload.cursor(3);
+    let plot = Plot::prepare_with(scratch.path(), 1, 4 << 20, |bytes| cursor.fill(bytes));
+    let plots = [plot.expect("prepared")];
+    let before = std::fs::read(&plots[0].paths[0]).expect("readable");
+    assert!(before.iter().any(|&byte| byte != 0), "not zeros");
+    let arena = Arena::new(ARENA_BYTES + (2 << 20));
+    let (ring, _) = open_ring(Backend::Auto, 8).expect("a ring");
+    let mut device = Device::open(ring, &arena, &plots, &payload).expect("opens");
+    for (bytes, depth) in [(4096, 1), (64 << 10, 8), (1 << 20, 2)] {
+        let job = job(Direction::Read, bytes, depth);
+        let sample = device.run(&job, Duration::from_millis(100)).expect("reads");
+        assert!(sample.records > 0, "{job:?}");
+        assert_eq!(sample.bytes, sample.records * bytes as u64);
+    }
+    device.close().expect("closes");
+    assert_eq!(std::fs::read(&plots[0].paths[0]).expect("readable"), before);
 }

@@ -10,7 +10,7 @@ use ringmain::types::FlushPolicy;
 
 use super::workload::Workload;
 use crate::cores::{Cores, Pinned};
-use crate::device::{ARENA_BYTES, Device, Job, Plot};
+use crate::device::{ARENA_BYTES, Device, Direction, Job, Plot};
 use crate::payload::Payload;
 
 /// Bytes of the file that is written over and over.
@@ -35,8 +35,9 @@ pub fn device_mib_per_s(dir: &Path, workload: &Workload, payload: &Payload) -> R
     let shapes: &[(usize, usize)] =
         if durable { &[(64 << 10, 16), (256 << 10, 4), (512 << 10, 2)] } else { &[(512 << 10, 8)] };
     let mut best = 0.0_f64;
-    for &(write_bytes, depth) in shapes {
-        let job = Job { write_bytes, depth, durable, plot: 0, files: 1 };
+    for &(request_bytes, depth) in shapes {
+        let direction = Direction::Write;
+        let job = Job { direction, request_bytes, depth, durable, plot: 0, files: 1 };
         best = best.max(device.run(&job, TIME)?.mib_per_s());
     }
     device.close()?;
