@@ -9,9 +9,6 @@ use std::time::Duration;
 use criterion::{BenchmarkId, Criterion, Throughput, criterion_group, criterion_main};
 use ringmain::batch::{Batch, BatchBuilder, Compression, Limits, batches, validate};
 use ringmain::format::crc::{combine, crc32c};
-use ringmain::format::index::OffsetEntry;
-use ringmain::index_floor;
-use ringmain::types::{Offset, Pos};
 
 const COUNTS: [usize; 2] = [1, 100];
 
@@ -179,28 +176,6 @@ fn codecs(c: &mut Criterion) {
     group.finish();
 }
 
-/// Where a scan for an offset begins, in the index of a segment.
-fn looking_up(c: &mut Criterion) {
-    let mut group = c.benchmark_group("index");
-    for count in [1_u32, 1000, 262_144] {
-        let entry = |nth: u32| OffsetEntry {
-            relative_offset: nth * 40 + 39,
-            pos: Pos::new(u64::from(nth) * 4096),
-        };
-        let entries: Vec<_> = (0..count).map(entry).collect();
-        let (base, mut nth) = (Offset::new(1000), 0_i64);
-        group.throughput(Throughput::Elements(1));
-        group.bench_function(BenchmarkId::new("floor", count), |b| {
-            b.iter(|| {
-                // A stride that is prime to the size: no lookup is where the last one was.
-                nth = (nth + 7_919) % (i64::from(count) * 40);
-                index_floor(black_box(&entries), base, Offset::new(1000 + nth))
-            });
-        });
-    }
-    group.finish();
-}
-
 /// A second each: what is measured here takes no milliseconds, and the whole is done in a minute.
 fn settings() -> Criterion {
     let second = Duration::from_secs(1);
@@ -210,6 +185,6 @@ fn settings() -> Criterion {
 criterion_group!(
     name = all;
     config = settings();
-    targets = building, validating, reading, checksums, candidates, codecs, looking_up
+    targets = building, validating, reading, checksums, candidates, codecs
 );
 criterion_main!(all);

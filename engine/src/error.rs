@@ -120,6 +120,41 @@ pub enum Alteration {
     /// Its file is gone.
     #[error("its file is missing")]
     Missing,
+    /// It was cut, or grew.
+    #[error("it has {found} bytes, and was sealed with {sealed}")]
+    Length {
+        /// Bytes of the file.
+        found: u64,
+        /// Bytes that were sealed.
+        sealed: u64,
+    },
+    /// Its seal was written for another partition, or in another life of this one.
+    #[error("its seal is of another partition, or of another life of this one")]
+    OtherLife,
+    /// Its seal was written for another segment.
+    #[error("its seal is of the segment that begins with {sealed}")]
+    Misplaced {
+        /// The base offset in the seal.
+        sealed: Offset,
+    },
+    /// The segment behind it is gone.
+    #[error("the segment that begins with {next} is missing behind it")]
+    NextMissing {
+        /// The base offset of the missing one.
+        next: Offset,
+    },
+    /// Its seal was written by a newer version of the engine.
+    #[error("its seal is of a newer version, {version}")]
+    NewerSeal {
+        /// The seal's version.
+        version: u32,
+    },
+    /// It holds batches of offsets that belong elsewhere.
+    #[error("the batch at byte {pos} has offsets of another segment")]
+    Foreign {
+        /// Where in the file.
+        pos: u64,
+    },
 }
 
 /// Why a read gave nothing.
@@ -147,6 +182,12 @@ pub enum ReadError {
         segment: Offset,
         /// Where in the segment.
         pos: u64,
+    },
+    /// The batch is intact, and its records do not decode: it was appended so.
+    #[error("the records of the batch at offset {batch} do not decode")]
+    Records {
+        /// The batch's first offset.
+        batch: Offset,
     },
     /// A sealed segment is not what was sealed.
     #[error("segment {segment} is not what was sealed: {what}; restore it from a copy")]

@@ -20,6 +20,9 @@ pub(crate) struct Indexed {
     pub(crate) max_timestamp: i64,
 }
 
+/// The largest timestamp so far, and the last offset, relative, of the batch that had it first.
+pub(crate) type Latest = Option<(i64, u32)>;
+
 /// The index of a segment that is being written or rebuilt.
 #[derive(Clone, Debug)]
 pub(crate) struct Index {
@@ -28,7 +31,7 @@ pub(crate) struct Index {
     since: u64,
     offsets: Vec<OffsetEntry>,
     times: Vec<TimeEntry>,
-    newest: Option<(i64, u32)>,
+    newest: Latest,
 }
 
 impl Index {
@@ -93,22 +96,36 @@ impl Index {
 
     /// Where to begin a scan for `offset`.
     pub(crate) fn floor(&self, offset: Offset) -> Pos {
-        floor(&self.offsets, self.base, offset)
+        let relative = offset.get() - self.base.get();
+        let before = |entry: &OffsetEntry| i64::from(entry.relative_offset) <= relative;
+        self.pos_before(before)
     }
 
     /// The first batch it has with a last offset of `offset` or above.
     pub(crate) fn ceil(&self, offset: Offset) -> Option<Pos> {
-        ceil(&self.offsets, self.base, offset)
+        let relative = offset.get() - self.base.get();
+        let before = |entry: &OffsetEntry| i64::from(entry.relative_offset) < relative;
+        self.pos_behind(before)
     }
 
     /// The last batch it has at `pos` or before it.
     pub(crate) fn floor_pos(&self, pos: Pos) -> Pos {
-        floor_pos(&self.offsets, pos)
+        self.pos_before(|entry| entry.pos <= pos)
+    }
+
+    fn pos_before(&self, before: impl FnMut(&OffsetEntry) -> bool) -> Pos {
+        let at = self.offsets.partition_point(before);
+        at.checked_sub(1).map_or(Pos::ZERO, |at| self.offsets[at].pos)
     }
 
     /// The first batch it has behind `pos`.
     pub(crate) fn after(&self, pos: Pos) -> Option<Pos> {
-        after(&self.offsets, pos)
+        self.pos_behind(|entry| entry.pos <= pos)
+    }
+
+    fn pos_behind(&self, before: impl FnMut(&OffsetEntry) -> bool) -> Option<Pos> {
+        let at = self.offsets.partition_point(before);
+        self.offsets.get(at).map(|entry| entry.pos)
     }
 
     /// Bytes on disk of `.index` and `.timeindex`.
@@ -129,49 +146,29 @@ impl Index {
         )
     }
 
-    /// Forgets batches that begin at `pos` or later.
-    pub(crate) fn truncate(&mut self, pos: Pos, next: Offset) {
+    /// What was known of timestamps so far.
+    pub(crate) fn latest(&self) -> Latest {
+        self.newest
+    }
+
+    /// Forgets the newest batch, which began at `pos`, before which `latest` was known.
+    pub(crate) fn take_back(&mut self, pos: Pos, latest: Latest) {
         let keep = self.offsets.partition_point(|entry| entry.pos < pos);
-        self.offsets.truncate(keep);
-        let limit = (next.get() - self.base.get()) as u32;
-        self.times.retain(|entry| entry.relative_offset < limit);
-        self.newest = self.times.last().map(|entry| (entry.timestamp, entry.relative_offset));
+        if keep < self.offsets.len() {
+            self.offsets.truncate(keep);
+            // Whatever comes in its place is indexed as it was.
+            self.since = self.interval + 1;
+        }
+        let known = latest.map_or(i64::MIN, |(timestamp, _)| timestamp);
+        self.times.retain(|entry| entry.timestamp <= known);
+        self.newest = latest;
     }
-}
 
-/// Where to begin a scan for `offset` in a segment with these entries.
-pub fn floor(entries: &[OffsetEntry], base: Offset, offset: Offset) -> Pos {
-    let relative = offset.get() - base.get();
-    let at = entries.partition_point(|entry| i64::from(entry.relative_offset) <= relative);
-    at.checked_sub(1).map_or(Pos::ZERO, |at| entries[at].pos)
-}
-
-/// The first batch that these entries have with a last offset of `offset` or above.
-pub(crate) fn ceil(entries: &[OffsetEntry], base: Offset, offset: Offset) -> Option<Pos> {
-    let relative = offset.get() - base.get();
-    let at = entries.partition_point(|entry| i64::from(entry.relative_offset) < relative);
-    entries.get(at).map(|entry| entry.pos)
-}
-
-/// The last batch that these entries have at `pos` or before it; the segment's beginning if there is none.
-pub(crate) fn floor_pos(entries: &[OffsetEntry], pos: Pos) -> Pos {
-    let at = entries.partition_point(|entry| entry.pos <= pos);
-    at.checked_sub(1).map_or(Pos::ZERO, |at| entries[at].pos)
-}
-
-/// The first batch that these entries have behind `pos`.
-pub(crate) fn after(entries: &[OffsetEntry], pos: Pos) -> Option<Pos> {
-    let at = entries.partition_point(|entry| entry.pos <= pos);
-    entries.get(at).map(|entry| entry.pos)
-}
-
-/// The entries of an index's bytes, up to the first that is none or out of order: what is good of a doubtful index
-/// still shortens the way.
-pub(crate) fn decode_prefix(bytes: &[u8]) -> Vec<OffsetEntry> {
-    let mut entries: Vec<OffsetEntry> = Vec::with_capacity(bytes.len() / 8);
-    for chunk in bytes.as_chunks::<8>().0 {
-        let Some(entry) = OffsetEntry::decode(*chunk, entries.last().copied()) else { break };
-        entries.push(entry);
+    /// The largest timestamp not above `timestamp` that has an entry, and the last offset of the batch that has it: all
+    /// up to there are not above it.
+    pub(crate) fn time_floor(&self, timestamp: i64) -> Option<(i64, Offset)> {
+        let at = self.times.partition_point(|entry| entry.timestamp <= timestamp).checked_sub(1)?;
+        let TimeEntry { timestamp, relative_offset } = self.times[at];
+        Some((timestamp, self.base.plus(relative_offset)))
     }
-    entries
 }

@@ -46,9 +46,6 @@ pub use config::{Backend, Config};
 pub use engine::{Engine, Facts};
 pub use handle::fetch::FetchFuture;
 pub use handle::{LogHandle, Rejected};
-// For micro-benchmarks alone: no part of the interface.
-#[doc(hidden)]
-pub use index::floor as index_floor;
 pub use recovery::{Cut, Damage, JournalDamage, RecoveryReport};
 pub use repair::{RepairError, Repaired, repair};
 pub use shard::fetch::{Fetch, Fetched, ReadMark};

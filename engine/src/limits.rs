@@ -149,8 +149,20 @@ pub const RECOVERIES_IN_FLIGHT: usize = 8;
 /// Segments without a seal that a shard reads as a whole at once.
 pub const RESEALERS_MAX: usize = 1;
 
-/// Sealed segments of a partition that are looked at at once.
-pub const SEAL_CHECKS_IN_FLIGHT: usize = 8;
+/// Bytes of an index that are read, and kept, at once.
+pub const INDEX_BLOCK_BYTES: usize = 4096;
+
+/// Memory of a shard for what lookups found in indexes, in bytes: a sixteenth of its arena, at least this much.
+pub const LOOKUP_BYTES_MIN: usize = 256 * 1024;
+
+/// And at most this much: the index blocks and batches of ten thousand segments that are looked into.
+pub const LOOKUP_BYTES_MAX: usize = 16 * 1024 * 1024;
+
+/// Bytes that a lookup reads of a segment at once, at most: an index interval as a rule.
+pub const LOOKUP_READ_BYTES_MAX: usize = 64 * 1024;
+
+/// Seals that a search by time reads at once.
+pub const SEALS_IN_FLIGHT: usize = 32;
 
 /// Fetches of a shard that have not ended, whether they wait or read: 100 MiB of memory beside the shard's budget if
 /// all of them wait.
@@ -270,6 +282,8 @@ const _: () = {
     assert!(COALESCED_BYTES_MAX <= crate::buffers::CHUNK_BYTES_MAX);
     assert!(GROUP_ENTRIES_MAX * 64 <= crate::buffers::CHUNK_BYTES_MAX);
     assert!(PREPARE_BYTES_MIN <= PREPARE_BYTES_MAX);
+    // A binary search through the largest index touches fewer blocks than stay in memory.
+    assert!(LOOKUP_BYTES_MIN >= 32 * 2 * INDEX_BLOCK_BYTES && LOOKUP_BYTES_MIN <= LOOKUP_BYTES_MAX);
     assert!(READ_FILES_MIN < FILES_MIN && READ_FILES_MIN <= READ_FILES_MAX);
     assert!(COLD_BLOCK_BYTES <= crate::buffers::CHUNK_BYTES_MAX);
     assert!(FETCH_BYTES_MAX >= BATCH_BYTES_MAX);

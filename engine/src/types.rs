@@ -312,3 +312,29 @@ pub struct SegmentInfo {
     /// Whether nothing is appended to it any more, and it is in its file for good.
     pub sealed: bool,
 }
+
+/// A batch that was looked up by an offset.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct BatchFound {
+    /// Its first offset: where the log can be truncated to.
+    pub first: Offset,
+    /// Its last offset.
+    pub last: Offset,
+    /// The base offset of the segment it is in.
+    pub segment: Offset,
+    /// Where it begins in that segment, in bytes.
+    pub pos: u64,
+    /// Its length in bytes.
+    pub bytes: u32,
+}
+
+/// A record that was looked up by a timestamp.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct TimeFound {
+    /// Its offset.
+    pub offset: Offset,
+    /// Its timestamp, in milliseconds since the epoch.
+    pub timestamp: i64,
+    /// The leader epoch of its batch.
+    pub leader_epoch: i32,
+}

@@ -11,6 +11,7 @@ mod fallbacks;
 mod fetches;
 mod file_limit;
 mod file_systems;
+mod find;
 mod full_disk;
 mod handles;
 mod idle;

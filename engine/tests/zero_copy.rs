@@ -339,7 +339,10 @@ fn a_segment_cut_behind_our_back_is_an_error_by_every_way() {
         peer.read_to_end(&mut bytes).unwrap();
         assert!(bytes.len() <= 300_000, "{path:?}: {} bytes", bytes.len());
         let error = failures.recv().unwrap().unwrap_err();
-        assert!(matches!(error, NetError::Log(ReadError::Damaged { .. })), "{path:?}: {error}");
+        // By a file that was open already, or by one that is opened now and is not as long as it was.
+        let named =
+            matches!(error, NetError::Log(ReadError::Damaged { .. } | ReadError::Altered { .. }));
+        assert!(named, "{path:?}: {error}");
         assert_eq!(stop(handle), Ok(Ok(1)));
         drop(engine);
     }

@@ -81,7 +81,16 @@ pub fn seal(base: Offset) -> String {
 /// The base offset in a segment file's name.
 #[must_use]
 pub fn segment_base(name: &str) -> Option<Offset> {
-    let digits = name.strip_suffix(".log")?;
+    base(name.strip_suffix(".log")?)
+}
+
+/// The base offset in a seal's name.
+#[must_use]
+pub fn seal_base(name: &str) -> Option<Offset> {
+    base(name.strip_suffix(".seal")?)
+}
+
+fn base(digits: &str) -> Option<Offset> {
     let legal = digits.len() == 20 && digits.bytes().all(|c| c.is_ascii_digit());
     let base: i64 = legal.then(|| digits.parse().ok()).flatten()?;
     Some(Offset::new(base))
@@ -117,5 +126,7 @@ mod tests {
             assert_eq!(segment_base(name), None);
         }
         assert_eq!(segment_base("99999999999999999999.log"), None);
+        assert_eq!(seal_base("00000000000000000042.seal"), Some(Offset::new(42)));
+        assert_eq!(seal_base("00000000000000000042.log"), None);
     }
 }

@@ -8,7 +8,7 @@ use crate::batch::BatchView;
 use crate::error::OpenError;
 use crate::format::index::{OFFSET_ENTRY_BYTES, OffsetEntry, TIME_ENTRY_BYTES, TimeEntry};
 use crate::format::names;
-use crate::format::seal::{SEAL_BYTES, Seal};
+use crate::format::seal::Seal;
 use crate::types::{Incarnation, Offset};
 
 /// The entries of one index, consumed while the segment is walked.
@@ -65,6 +65,8 @@ pub(super) struct Derived {
     times: Entries<TimeEntry>,
     seal: Option<Seal>,
     seal_path: PathBuf,
+    /// The largest timestamp so far; -1 if no batch has one.
+    newest: i64,
 }
 
 impl Derived {
@@ -95,6 +97,7 @@ impl Derived {
             )?,
             seal,
             seal_path,
+            newest: -1,
         })
     }
 
@@ -123,6 +126,7 @@ impl Derived {
             self.offsets.next += 1;
         }
         let last = batch.last_offset();
+        self.newest = self.newest.max(batch.header().max_timestamp);
         while let Some(entry) = self.times.peek() {
             let offset = self.base.plus(entry.relative_offset);
             if offset > last {
@@ -185,7 +189,9 @@ impl Derived {
         } else if seal.crc != rest.crc {
             let (now, then) = (rest.crc, seal.crc);
             wrong(format!("the segment's checksum is {now:08x}, {then:08x} was sealed"));
+        } else if seal.max_timestamp != self.newest {
+            let (now, then) = (self.newest, seal.max_timestamp);
+            wrong(format!("the segment's largest timestamp is {now}, {then} was sealed"));
         }
-        const { assert!(SEAL_BYTES == 64) };
     }
 }

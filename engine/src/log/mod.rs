@@ -13,7 +13,7 @@ use std::path::PathBuf;
 use crate::buffers::Arena;
 use crate::defects::{self, Defect};
 use crate::error::{AppendError, Fault};
-use crate::index::{Index, Indexed};
+use crate::index::{Index, Indexed, Latest};
 use crate::journal::LogId;
 use crate::segment::Segment;
 use crate::types::{FlushPolicy, Incarnation, Offset, PartitionName, Pos, Watermarks};
@@ -24,6 +24,9 @@ use keep::Keep;
 pub(crate) mod history;
 pub(crate) mod keep;
 pub(crate) mod plan;
+mod sealed;
+
+pub(crate) use sealed::{Derived, Sealed};
 
 use history::Cuts;
 
@@ -47,6 +50,8 @@ struct Waiting {
     need: Need,
     ticket: Ticket,
     buffer: Vec<u8>,
+    /// What the segment's index knew before: it is taken back with the append.
+    before: Latest,
 }
 
 /// An append that ended, to be told to its client.
@@ -73,19 +78,6 @@ pub(crate) enum Access {
     Full,
     /// A truncation is under way.
     Cutting,
-}
-
-/// A segment whose bytes are all in its file for good.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) struct Sealed {
-    /// The offset of its first record.
-    pub(crate) base: Offset,
-    /// Its length in bytes, once it is known.
-    pub(crate) end: Option<Pos>,
-    /// The time it counts as for retention, in milliseconds since the epoch, once it is known.
-    pub(crate) newest_ms: Option<i64>,
-    /// What [`keep::Keep::swaps`] was when compaction put it in the place of others; 0 if it never did.
-    pub(crate) swapped: u32,
 }
 
 /// Where an offset's bytes begin: or, at a segment's end, one past its last byte.
@@ -338,6 +330,13 @@ impl Log {
         self.epochs = epochs;
     }
 
+    /// A sealed segment, and the base offset of the one behind it.
+    pub(crate) fn sealed_at(&mut self, base: Offset) -> Option<(&mut Sealed, Offset)> {
+        let at = self.sealed.binary_search_by_key(&base, |sealed| sealed.base).ok()?;
+        let following = self.sealed.get(at + 1).map_or(self.tail[0].base(), |next| next.base);
+        Some((&mut self.sealed[at], following))
+    }
+
     /// The active segment.
     pub(crate) fn active(&mut self) -> &mut Segment {
         self.tail.back_mut().expect("a log has an active segment")
@@ -420,6 +419,7 @@ impl Log {
         active.newest_ms = active.newest_ms.max(keep::counts_as(append.max_timestamp, now_ms));
         let pos = active.end();
         let max_timestamp = append.max_timestamp;
+        let before = active.index.latest();
         active.index.push(Indexed { last, pos, bytes, max_timestamp });
         active.mark(pos, base);
         active.append(append.bytes, append.crc, (base, epoch));
@@ -438,6 +438,7 @@ impl Log {
             need,
             ticket: append.ticket,
             buffer: Vec::new(),
+            before,
         });
         Ok(())
     }
@@ -545,6 +546,7 @@ impl Log {
         }
         while let Some(last) = self.waiting.back() {
             let (segment, end, base) = (last.segment, last.end, last.base);
+            let latest = last.before;
             let before = self.waiting.iter().rev().nth(1);
             let start = before.filter(|b| b.segment == segment).map(|b| b.end);
             let active = self.active();
@@ -554,7 +556,7 @@ impl Log {
                 break;
             }
             active.window.truncate(start);
-            active.index.truncate(start, base);
+            active.index.take_back(start, latest);
             active.forget_from(start);
             self.next = base;
             self.appended_bytes = self.appended_bytes.wrapping_sub(end.since(start));

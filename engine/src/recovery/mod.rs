@@ -28,7 +28,6 @@ mod images;
 mod journals;
 mod partition;
 pub(crate) mod scan;
-mod seals;
 mod starts;
 mod swaps;
 

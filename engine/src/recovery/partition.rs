@@ -1,6 +1,7 @@
 //! One partition at open: which segments it has, where its data ends, and whether what lies behind the end is a
 //! torn tail or corruption.
 
+use std::collections::HashSet;
 use std::io;
 use std::path::PathBuf;
 
@@ -12,14 +13,12 @@ use crate::format::index::{OffsetEntry, TimeEntry};
 use crate::format::names;
 use crate::format::seal::Seal;
 use crate::index::{Index, Indexed};
-use crate::limits::{SEAL_CHECKS_IN_FLIGHT, TORN_WINDOW_BYTES};
-use crate::local::join_bounded;
+use crate::limits::TORN_WINDOW_BYTES;
 use crate::log::{Identity, Sealed, Shape};
 use crate::types::{Offset, Pos};
 
 use super::images::{Home, Image, protect};
 use super::scan::{BatchScanner, Remainder, Scanned, remainder};
-use super::seals::{self, Found};
 use super::swaps;
 
 /// What recovery made of a partition.
@@ -173,15 +172,18 @@ struct Walked {
 impl<D: Disk> Recovery<'_, D> {
     /// The recovery, to its end. Cuts torn tails; flushes what was accepted.
     pub(crate) async fn run(self) -> io::Result<Recovered> {
-        let mut bases = self.segments().await?;
+        let (mut bases, seals) = self.segments().await?;
         let log_start = self.terms.log_start;
         let gone = bases.iter().skip(1).take_while(|next| **next <= log_start).count();
         let stale: Vec<Offset> = bases.drain(..gone).collect();
         let point = self.terms.recovery_point;
         let first = bases.partition_point(|base| *base <= point).saturating_sub(1);
-        let mut sealed: Vec<Sealed> = Vec::new();
-        let mut unsealed = Vec::new();
-        let damage = self.sealed(&bases, first, (&mut sealed, &mut unsealed)).await?;
+        // Those before the recovery point are not looked at: each is held against its seal when it is used first.
+        let mut sealed: Vec<Sealed> = bases[..first].iter().copied().map(Sealed::unknown).collect();
+        // Of a partition that another program made seals say nothing: they are left from another life.
+        let has_seal = |base: &Offset| !self.terms.foreign && seals.contains(base);
+        let mut unsealed: Vec<Offset> =
+            bases[..first].iter().copied().filter(|base| !has_seal(base)).collect();
         let mut recovered = None;
         let mut scanned_bytes = 0;
         let mut epochs = Epochs::default();
@@ -196,8 +198,8 @@ impl<D: Disk> Recovery<'_, D> {
             match cut {
                 Verdict::Fine if !last || self.is_last_sealed(*base, &walked).await? => {
                     self.sync_and_close(walked.file).await?;
-                    let end = Some(Pos::new(walked.end));
-                    sealed.push(Sealed { base: *base, end, newest_ms: None, swapped: 0 });
+                    let max_timestamp = walked.index.latest_ms();
+                    sealed.push(Sealed::read(*base, Pos::new(walked.end), max_timestamp));
                     // The last one is appended to no more: its seal would say otherwise.
                     unsealed.extend((!last).then_some(*base));
                     next = walked.next;
@@ -217,36 +219,8 @@ impl<D: Disk> Recovery<'_, D> {
             }
         };
         (out.scanned_bytes, out.epochs) = (scanned_bytes, epochs);
-        out.damage = damage.or(out.damage);
         out.stale = stale;
         Ok(out)
-    }
-
-    /// The first `count` segments, which lie before the recovery point: not read, but checked against their seals.
-    async fn sealed(
-        &self,
-        bases: &[Offset],
-        count: usize,
-        (sealed, unsealed): (&mut Vec<Sealed>, &mut Vec<Offset>),
-    ) -> io::Result<Option<Damage>> {
-        let whose = (&self.identity, self.terms.foreign);
-        let checks = (0..count)
-            .map(|at| seals::check(self.disk, self.arena, whose, (bases[at], bases[at + 1])));
-        let found = join_bounded(SEAL_CHECKS_IN_FLIGHT, checks).await;
-        let mut damage = None;
-        for (found, &base) in found.into_iter().zip(bases) {
-            let mut end = None;
-            match found? {
-                Found::Good(length) => end = Some(length),
-                Found::Unsealed => unsealed.push(base),
-                Found::Bad { pos, reason } => {
-                    let path = self.identity.dir.join(names::segment(base));
-                    damage.get_or_insert(Damage { path, pos, offset: base, reason });
-                }
-            }
-            sealed.push(Sealed { base, end, newest_ms: None, swapped: 0 });
-        }
-        Ok(damage)
     }
 
     /// A partition with no segment that is not sealed: its active one is yet to be made.
@@ -333,21 +307,24 @@ impl<D: Disk> Recovery<'_, D> {
         })
     }
 
-    /// Base offsets of the partition's segments, in order. Leftovers of interrupted work are removed.
-    async fn segments(&self) -> io::Result<Vec<Offset>> {
+    /// Base offsets of the partition's segments, in order, and of those that have a seal. Leftovers of interrupted work
+    /// are removed.
+    async fn segments(&self) -> io::Result<(Vec<Offset>, HashSet<Offset>)> {
         let dir = &self.identity.dir;
         swaps::settle(self.disk, self.arena, &self.identity).await?;
         let names = self.disk.run(Op::List { path: dir.clone() }).await?.into_names();
-        let mut bases = Vec::new();
+        let (mut bases, mut seals) = (Vec::new(), HashSet::new());
         for name in names {
             if let Some(base) = names::segment_base(&name) {
                 bases.push(base);
+            } else if let Some(base) = names::seal_base(&name) {
+                seals.insert(base);
             } else if name.ends_with(".tmp") || name.ends_with(names::DELETED) {
                 self.disk.run(Op::Unlink { path: dir.join(name) }).await?;
             }
         }
         bases.sort_unstable();
-        Ok(bases)
+        Ok((bases, seals))
     }
 
     async fn open(&self, base: Offset) -> io::Result<(FileHandle, u64)> {

@@ -21,6 +21,7 @@ use super::flush::{count_flush, flush, until};
 use super::keep;
 use super::points::{self, save_epochs};
 use super::read::Syncing;
+use super::reseal;
 use super::state::{Errand, State};
 
 /// A partition by name, and its log on this shard.
@@ -91,7 +92,7 @@ pub(crate) async fn attach(
     };
     for base in rolled {
         // Its content is in the file for good; what is missing is only derived from it.
-        cx.state.borrow_mut().errands.push_back(Errand::Reseal(id, base));
+        reseal::rebuild(&mut cx.state.borrow_mut(), id, base);
     }
     keep::wake(cx, id);
     Ok(id)
@@ -113,8 +114,9 @@ async fn own_retention(cx: &Context, dir: &Path) -> Result<Option<Retention>, Op
 /// none before it is appended to. What it has is in its file, and is sealed.
 fn roll_over(cx: &Context, recovered: &mut Recovered) -> Segment {
     let shape = cx.state.borrow().settings.shape;
-    let Active { base, end, .. } = recovered.active;
-    recovered.sealed.push(Sealed { base, end: Some(end), newest_ms: None, swapped: 0 });
+    let Active { base, end, ref index, .. } = recovered.active;
+    let sealed = Sealed::read(base, end, index.latest_ms());
+    recovered.sealed.push(sealed);
     if recovered.damage.is_none() && !recovered.suspect {
         recovered.unsealed.push(base);
     }

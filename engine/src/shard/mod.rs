@@ -15,8 +15,8 @@ use crate::clock::Clock;
 use crate::command::{Completion, Op};
 use crate::error::Fault;
 use crate::limits::{
-    COMPACTORS_MAX, EXECUTOR_BUDGET, PREPARERS_MAX, REMOVERS_MAX, RESEALERS_MAX,
-    WRITES_IN_FLIGHT_MAX,
+    COMPACTORS_MAX, EXECUTOR_BUDGET, LOOKUP_BYTES_MAX, LOOKUP_BYTES_MIN, PREPARERS_MAX,
+    REMOVERS_MAX, RESEALERS_MAX, WRITES_IN_FLIGHT_MAX,
 };
 use crate::local::Semaphore;
 use crate::ring::{Ring, Wait};
@@ -35,6 +35,7 @@ pub(crate) mod groups;
 pub(crate) mod idle;
 pub(crate) mod inbox;
 pub(crate) mod keep;
+pub(crate) mod lookup_cache;
 mod memory;
 pub(crate) mod net;
 pub(crate) mod open_files;
@@ -42,6 +43,7 @@ pub(crate) mod points;
 pub(crate) mod prepare;
 pub(crate) mod read;
 mod remove;
+pub(crate) mod reseal;
 pub(crate) mod seal;
 pub(crate) mod shield;
 pub(crate) mod state;
@@ -115,7 +117,11 @@ impl<R: Ring, C: Clock> Shard<R, C> {
         points: Arc<Points>,
     ) -> Self {
         let inbox = parts.inbox.clone();
-        let files = OpenFiles::new(disk.clone(), parts.settings.read_files_max());
+        let files = {
+            let lookup_bytes = parts.arena.bytes() / 16;
+            let lookup_bytes = lookup_bytes.clamp(LOOKUP_BYTES_MIN, LOOKUP_BYTES_MAX);
+            OpenFiles::new(disk.clone(), parts.settings.read_files_max(), lookup_bytes)
+        };
         let mut state = State::new(parts);
         state.time = now(&clock);
         let tasks = executor.spawner();
@@ -303,7 +309,7 @@ impl<R: Ring, C: Clock> Shard<R, C> {
                     drop(flush::flush(&cx, id).await);
                 }),
                 Errand::Seal(id, base) => self.spawn(seal::seal(cx, id, base)),
-                Errand::Reseal(id, base) => self.spawn(seal::reseal(cx, id, base)),
+                Errand::Reseal(id, base) => self.spawn(reseal::reseal(cx, id, base)),
                 Errand::Alarm(id) => self.spawn(flush::alarm(cx, id)),
                 Errand::Checkpoint => self.begin_checkpoint(),
                 Errand::Point(id) => self.spawn(points::advance(cx, id)),

@@ -7,7 +7,7 @@
 //! Whoever holds a lease opens no other: a table full of leases of those who wait for one more would stand still.
 //! Nor is a lease held while anything but the file is waited for, such as a socket.
 
-use std::cell::{Cell, RefCell};
+use std::cell::{Cell, RefCell, RefMut};
 use std::collections::{BTreeMap, HashMap};
 use std::io;
 use std::path::PathBuf;
@@ -19,10 +19,11 @@ use crate::files::open as open_file;
 use crate::format::names;
 use crate::journal::LogId;
 use crate::local::Notify;
-use crate::types::Offset;
+use crate::types::{Offset, Pos};
 
 use super::Context;
 use super::disk::ShardDisk;
+use super::lookup_cache::LookupCache;
 
 /// Which of a segment's files.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -95,6 +96,7 @@ struct Inner {
     disk: ShardDisk,
     files_max: usize,
     table: RefCell<Table>,
+    lookups: RefCell<LookupCache>,
     /// Rung when a file was opened, let go of or closed.
     changed: Notify,
 }
@@ -104,16 +106,23 @@ struct Inner {
 pub(crate) struct OpenFiles(Rc<Inner>);
 
 impl OpenFiles {
-    /// A table that keeps at most so many files open.
-    pub(crate) fn new(disk: ShardDisk, files_max: usize) -> Self {
+    /// A table that keeps at most so many files open, and at most so many bytes of what lookups found in them.
+    pub(crate) fn new(disk: ShardDisk, files_max: usize, lookup_bytes_max: usize) -> Self {
         assert!(files_max > 0, "some file may be open");
         let table = RefCell::default();
-        Self(Rc::new(Inner { disk, files_max, table, changed: Notify::new() }))
+        let lookups = RefCell::new(LookupCache::new(lookup_bytes_max));
+        Self(Rc::new(Inner { disk, files_max, table, lookups, changed: Notify::new() }))
     }
 
-    /// Closes a segment's files, as soon as nobody uses them. To be called before its files are cut or replaced, and
-    /// when they are unlinked.
+    /// What lookups found in the files. Not to be held across an `await`.
+    pub(crate) fn lookups(&self) -> RefMut<'_, LookupCache> {
+        self.0.lookups.borrow_mut()
+    }
+
+    /// Closes a segment's files, as soon as nobody uses them, and forgets what was found in them. To be called before
+    /// its files are cut or replaced, and when they are unlinked.
     pub(crate) fn forget(&self, log: LogId, base: Offset) {
+        self.lookups().forget((log, base));
         let mut table = self.0.table.borrow_mut();
         for kind in KINDS {
             self.forget_key(&mut table, Key { log, base, kind });
@@ -134,6 +143,7 @@ impl OpenFiles {
 
     /// Closes all files of a log, as soon as nobody uses them.
     pub(crate) fn forget_log(&self, log: LogId) {
+        self.lookups().forget_log(log);
         let mut table = self.0.table.borrow_mut();
         let keys: Vec<Key> = table.slots.keys().filter(|key| key.log == log).copied().collect();
         for key in keys {
@@ -324,33 +334,61 @@ pub(crate) async fn open(cx: &Context, id: LogId, base: Offset) -> Result<Lease,
     open_kind(cx, id, (base, Kind::Log)).await?.ok_or(missing)
 }
 
-/// Opens one of a segment's files to be read; `None` if it is not there.
+/// Opens one of a segment's files to be read; `None` if it is not there. The file of a sealed segment is as long as its
+/// seal says, if that has been read.
 ///
 /// # Errors
-/// [`ReadError::Disk`], [`ReadError::Closed`].
+/// [`ReadError::Altered`], [`ReadError::Disk`], [`ReadError::Closed`].
 pub(crate) async fn open_kind(
     cx: &Context,
     id: LogId,
     (base, kind): (Offset, Kind),
 ) -> Result<Option<Lease>, ReadError> {
-    let (dir, direct) = {
-        let mut state = cx.state.borrow_mut();
-        let direct = state.settings.direct;
-        let Some(log) = state.log(id) else { return Err(ReadError::Closed) };
-        (log.identity.dir.clone(), direct)
-    };
-    let (name, direct) = match kind {
-        Kind::Log => (names::segment(base), direct),
-        Kind::Pages => (names::segment(base), false),
-        Kind::Index => (names::index(base), false),
-        Kind::TimeIndex => (names::time_index(base), false),
-    };
-    let mode = OpenMode { read_only: true, direct, ..OpenMode::default() };
-    match cx.files.open(Key { log: id, base, kind }, dir.join(name), mode).await {
-        Ok(lease) => Ok(Some(lease)),
-        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
-        Err(error) => Err(ReadError::Disk(Fault::new("opening a segment", &error))),
+    loop {
+        let (dir, direct) = {
+            let mut state = cx.state.borrow_mut();
+            let direct = state.settings.direct;
+            let Some(log) = state.log(id) else { return Err(ReadError::Closed) };
+            (log.identity.dir.clone(), direct)
+        };
+        let (name, direct) = match kind {
+            Kind::Log => (names::segment(base), direct),
+            Kind::Pages => (names::segment(base), false),
+            Kind::Index => (names::index(base), false),
+            Kind::TimeIndex => (names::time_index(base), false),
+        };
+        let mode = OpenMode { read_only: true, direct, ..OpenMode::default() };
+        let lease = match cx.files.open(Key { log: id, base, kind }, dir.join(name), mode).await {
+            Ok(lease) => lease,
+            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
+            Err(error) => return Err(ReadError::Disk(Fault::new("opening a segment", &error))),
+        };
+        let Err(altered) = check_length(cx, id, &lease) else { return Ok(Some(lease)) };
+        if !lease.opened.forgotten.get() {
+            return Err(altered);
+        }
+        // It was replaced while it was opened.
     }
+}
+
+/// Holds the file of a sealed segment against what is known of it.
+fn check_length(cx: &Context, id: LogId, lease: &Lease) -> Result<(), ReadError> {
+    let Key { base, kind, .. } = lease.opened.key;
+    if !matches!(kind, Kind::Log | Kind::Pages) {
+        return Ok(());
+    }
+    let mut state = cx.state.borrow_mut();
+    let Some(log) = state.log(id) else { return Ok(()) };
+    // While files are swapped, those who read look again behind it.
+    let swapping = !log.keep.swaps.is_multiple_of(2);
+    let Some((sealed, _)) = log.sealed_at(base).filter(|_| !swapping) else { return Ok(()) };
+    let (Some(end), found) = (sealed.end.map(Pos::get), lease.length()) else { return Ok(()) };
+    // Without a seal there may be space behind the data.
+    if found < end || sealed.has_seal && found > end {
+        let what = Alteration::Length { found, sealed: end };
+        return Err(ReadError::Altered { segment: base, what });
+    }
+    Ok(())
 }
 
 #[cfg(test)]

@@ -3,17 +3,15 @@
 
 use std::path::PathBuf;
 
-use crate::command::{Disk, Op, OpenMode};
+use crate::command::{Disk, Op};
 use crate::error::{ControlError, Fault};
 use crate::format::crc::crc32c_append;
 use crate::format::names;
 use crate::format::seal::Seal;
-use crate::index::{Index, Indexed};
 use crate::journal::LogId;
 use crate::local::Notified;
-use crate::log::keep::counts_as;
 use crate::log::{Log, Mark, Sealed};
-use crate::recovery::scan::{BatchScanner, FileReader, Scanned};
+use crate::recovery::scan::FileReader;
 use crate::types::{Offset, Pos};
 
 use super::Context;
@@ -21,9 +19,8 @@ use super::attach::Filing;
 use super::flush::{count_flush, until};
 use super::points::save_epochs;
 use super::prepare::{fence, wait_for_retry, write_when_space};
-use super::read::Reader;
 use super::state::Errand;
-use crate::files::{open, sync_directory, write_small};
+use crate::files::sync_directory;
 
 /// Seals a segment the log has rolled past.
 pub(crate) async fn seal(cx: Context, id: LogId, base: Offset) {
@@ -57,8 +54,17 @@ async fn try_seal(cx: &Context, id: LogId, base: Offset) -> Result<(), ControlEr
         let (offsets, times) = segment.index.encode();
         let (base_offset, next_offset, length) = (base, next, end);
         let compacted = false;
-        let seal =
-            Seal { incarnation, base_offset, next_offset, length, crc, newest_ms, compacted };
+        let max_timestamp = segment.index.latest_ms();
+        let seal = Seal {
+            incarnation,
+            base_offset,
+            next_offset,
+            length,
+            crc,
+            newest_ms,
+            compacted,
+            max_timestamp,
+        };
         let files = [
             (dir.join(names::index(base)), offsets),
             (dir.join(names::time_index(base)), times),
@@ -193,8 +199,9 @@ async fn retire_front(cx: &Context, id: LogId) -> Option<Notified> {
         while front(log) && log.tail[0].syncing == 0 {
             let Some(segment) = log.tail.pop_front() else { break };
             closing.extend(segment.file);
-            let (end, newest_ms) = (Some(segment.end()), Some(segment.newest_ms));
-            log.sealed.push(Sealed { base: segment.base(), end, newest_ms, swapped: 0 });
+            let (end, newest_ms) = (segment.end(), segment.newest_ms);
+            let max_timestamp = segment.index.latest_ms();
+            log.sealed.push(Sealed::with_seal(segment.base(), end, max_timestamp, newest_ms));
             // It was opened to be read while it was longer than its data.
             cx.files.forget(id, segment.base());
             // Not the active one: segments between may be rolled and not flushed.
@@ -232,76 +239,4 @@ pub(crate) fn segment_files(dir: &std::path::Path, base: Offset) -> [PathBuf; 4]
         dir.join(names::time_index(base)),
         dir.join(names::seal(base)),
     ]
-}
-
-/// Writes what is derived from a sealed segment that a crash left without: indexes and seal.
-pub(crate) async fn reseal(cx: Context, id: LogId, base: Offset) {
-    let _permit = cx.resealers.acquire().await;
-    // Until it is done nothing is truncated: what is sealed here must not become active meanwhile.
-    let _reader = Reader::new(&cx, id);
-    // Failing costs a slower lookup and a later check: the log itself is whole.
-    drop(try_reseal(&cx, id, base).await);
-}
-
-async fn try_reseal(cx: &Context, id: LogId, base: Offset) -> std::io::Result<()> {
-    let (dir, incarnation, direct, interval, next, known) = {
-        let mut state = cx.state.borrow_mut();
-        let (direct, shape) = (state.settings.direct, state.settings.shape);
-        let Some(log) = state.log(id) else { return Ok(()) };
-        let sealed = log.sealed.iter().find(|sealed| sealed.base == base);
-        // A truncation took it away, or made it the active one.
-        let Some(known) = sealed.map(|sealed| sealed.end) else { return Ok(()) };
-        let at = log.sealed.partition_point(|sealed| sealed.base <= base);
-        let next = log.sealed.get(at).map_or(log.tail[0].base(), |next| next.base);
-        let (dir, incarnation) = (log.identity.dir.clone(), log.identity.incarnation);
-        (dir, incarnation, direct, shape.index_interval, next, known)
-    };
-    let path = dir.join(names::segment(base));
-    let arena = cx.arena();
-    let file = open(&cx.disk, &path, OpenMode { direct, ..OpenMode::default() }).await?;
-    let length = cx.disk.run(Op::Length { file }).await?.into_length();
-    let mut index = Index::new(base, interval);
-    let mut scanner = BatchScanner::new(&cx.disk, &arena, file, 0, length);
-    let (mut crc, mut end) = (0, 0);
-    while let Scanned::Batch(pos, header) = scanner.next().await? {
-        let Some((first, last)) = header.offsets() else { break };
-        if first >= next {
-            break;
-        }
-        crc = crc32c_append(crc, scanner.last(&header));
-        end = pos + header.batch_bytes() as u64;
-        let bytes = header.batch_bytes() as u32;
-        let max_timestamp = header.max_timestamp;
-        index.push(Indexed { last, pos: Pos::new(pos), bytes, max_timestamp });
-    }
-    scanner.finish().await;
-    index.finish();
-    // Rot below the recovery point, which recovery did not look at: nothing is cut, nothing sealed.
-    if known.map_or(length, Pos::get) != end {
-        return cx.disk.run(Op::Close { file }).await.map(drop);
-    }
-    cx.disk.run(Op::Truncate { file, len: end }).await?;
-    cx.disk.run(Op::Sync { file, data_only: false }).await?;
-    cx.disk.run(Op::Close { file }).await?;
-    let (offsets, times) = index.encode();
-    // When it was appended is not known; not later than now.
-    let newest_ms = counts_as(index.latest_ms(), cx.state.borrow().time.wall_ms);
-    let (base_offset, next_offset, length) = (base, next, Pos::new(end));
-    let compacted = false;
-    let seal = Seal { incarnation, base_offset, next_offset, length, crc, newest_ms, compacted };
-    // A deletion may have begun to set its files aside.
-    let Ok(_filing) = Filing::begin(cx, id).await else { return Ok(()) };
-    {
-        let mut state = cx.state.borrow_mut();
-        let Some(log) = state.log(id) else { return Ok(()) };
-        let Some(sealed) = log.sealed.iter_mut().find(|sealed| sealed.base == base) else {
-            return Ok(());
-        };
-        (sealed.end, sealed.newest_ms) = (Some(length), Some(newest_ms));
-    }
-    write_small(&cx.disk, &arena, dir.join(names::index(base)), &offsets).await?;
-    write_small(&cx.disk, &arena, dir.join(names::time_index(base)), &times).await?;
-    write_small(&cx.disk, &arena, dir.join(names::seal(base)), &seal.encode()).await?;
-    cx.files.forget(id, base);
-    sync_directory(&cx.disk, dir).await
 }

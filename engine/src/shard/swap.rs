@@ -51,6 +51,7 @@ pub(super) struct Output {
 pub(super) struct Written {
     end: Pos,
     newest_ms: i64,
+    max_timestamp: i64,
 }
 
 impl Output {
@@ -171,6 +172,7 @@ impl Output {
             crc: self.crc,
             newest_ms: self.newest_ms,
             compacted: true,
+            max_timestamp: self.index.latest_ms(),
         };
         let [index, time_index, sealed] =
             derived(self.base).map(|name| self.dir.join(name + names::SWAP));
@@ -183,7 +185,7 @@ impl Output {
         sync_directory(disk, self.dir.clone()).await.map_err(|e| writing(&e))?;
         // Flushed: a failed close loses nothing.
         drop(disk.run(Op::Close { file }).await);
-        Ok(Written { end, newest_ms: self.newest_ms })
+        Ok(Written { end, newest_ms: self.newest_ms, max_timestamp: seal.max_timestamp })
     }
 
     /// Removes what was written; what can not be removed, the next opening removes.
@@ -371,9 +373,9 @@ fn exchange(cx: &Context, id: LogId, group: &[Part], new: Written) {
         let mut state = cx.state.borrow_mut();
         let Some(log) = state.log(id) else { return };
         let at = log.sealed.partition_point(|sealed| sealed.base < group[0].base);
-        let (end, newest_ms) = (Some(new.end), Some(new.newest_ms));
-        let swapped = log.keep.swaps;
-        let sealed = Sealed { base: group[0].base, end, newest_ms, swapped };
+        let Written { end, newest_ms, max_timestamp } = new;
+        let sealed = Sealed::with_seal(group[0].base, end, max_timestamp, newest_ms);
+        let sealed = Sealed { swapped: log.keep.swaps, ..sealed };
         log.sealed.splice(at..at + group.len(), [sealed]);
     }
     for part in group {

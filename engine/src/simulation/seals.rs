@@ -2,8 +2,9 @@
 
 use super::workload::{Shared, batch, put, rig};
 use super::world::{Setup, World, name};
+use crate::batch::batches;
 use crate::command::{Disk, Op};
-use crate::error::AppendError;
+use crate::error::{Alteration, ReadError};
 use crate::format::seal::Seal;
 use crate::handle::block_on;
 use crate::ring::Wait;
@@ -27,18 +28,31 @@ fn sealed() -> (SimDisk, Setup, Shared) {
     (disk, setup, oracle)
 }
 
-/// Opens a copy of the disk after `harm`: the partition's damage, and whether the last batch can still be read.
-fn harmed(harm: impl FnOnce(&SimDisk)) -> Option<(String, u64, i64)> {
+/// Opens a copy of the disk after `harm`: the segment that can not be read, and what became of it.
+fn harmed(harm: impl FnOnce(&SimDisk)) -> Option<(i64, Alteration)> {
     let (disk, setup, _) = sealed();
     harm(&disk);
     let mut world = World::open(&disk, &setup, &Shared::default()).unwrap();
+    assert!(world.report.damage.is_empty(), "nothing is read when it is opened");
     let log = world.log(&name("topic")).unwrap();
-    let last = world.run(log.read(Offset::new(15), 100, Isolation::Durable)).unwrap();
-    assert!(!last.unwrap().is_empty(), "the rest is readable");
-    let append = world.run(log.append(batch(99, 1, 10))).unwrap();
-    let damage = world.report.damage.first();
-    assert_eq!(append.err(), damage.map(|_| AppendError::Damaged));
-    damage.map(|d| (d.path.to_string_lossy().into_owned(), d.pos, d.offset.get()))
+    world.run(log.append(batch(99, 1, 10))).unwrap().unwrap();
+    let mut altered = None;
+    for offset in 0..17 {
+        let read = world.run(log.read(Offset::new(offset), 100, Isolation::Durable)).unwrap();
+        match read {
+            Ok(bytes) => {
+                let found = batches(&bytes).next().unwrap().unwrap();
+                assert!((found.base_offset()..=found.last_offset()).contains(&Offset::new(offset)));
+            }
+            Err(ReadError::Altered { segment, what }) => {
+                assert!(altered.is_none_or(|was| was == (segment.get(), what)), "one of them");
+                assert_eq!(segment.get(), offset / 3 * 3, "the rest is readable");
+                altered = Some((segment.get(), what));
+            }
+            Err(error) => panic!("{error}"),
+        }
+    }
+    altered
 }
 
 fn bytes(disk: &SimDisk, base: i64, end: &str) -> Vec<u8> {
@@ -46,40 +60,56 @@ fn bytes(disk: &SimDisk, base: i64, end: &str) -> Vec<u8> {
 }
 
 #[test]
-fn a_sealed_segment_that_is_cut_replaced_or_missing_is_found_when_opened() {
+fn a_sealed_segment_that_is_cut_swapped_or_missing_is_found_at_its_first_use() {
     assert_eq!(harmed(|_| {}), None);
-    let at = |base: i64, pos| Some((segment(base, "log"), pos, base));
     let whole = |disk: &SimDisk, base| bytes(disk, base, "log");
     // Cut between two batches, where nothing else speaks of what is missing.
     let batch_bytes = batch(1, 1, 20_000).as_bytes().len();
+    let sealed = 3 * batch_bytes as u64;
     let cut = harmed(|disk| {
         disk.set_file_bytes(segment(3, "log"), &whole(disk, 3)[..2 * batch_bytes]);
     });
-    assert_eq!(cut, at(3, 2 * batch_bytes as u64));
+    assert_eq!(cut, Some((3, Alteration::Length { found: sealed / 3 * 2, sealed })));
     let grown = harmed(|disk| {
         disk.set_file_bytes(segment(6, "log"), &[whole(disk, 6), vec![0; 10]].concat());
     });
-    assert_eq!(grown, at(6, 3 * batch_bytes as u64));
+    assert_eq!(grown, Some((6, Alteration::Length { found: sealed + 10, sealed })));
     let misplaced = harmed(|disk| {
         for end in ["log", "seal", "index"] {
             disk.set_file_bytes(segment(6, end), &bytes(disk, 3, end));
         }
     });
-    assert_eq!(misplaced, at(6, 0));
-    let missing = harmed(|disk| {
-        let serial = disk.serial();
-        let path = segment(6, "log").into();
-        let op = Op::Unlink { path };
-        block_on(serial.run(op)).unwrap();
-    });
-    assert_eq!(missing, at(3, 3 * batch_bytes as u64));
+    assert_eq!(misplaced, Some((6, Alteration::Misplaced { sealed: Offset::new(3) })));
+    // Of the same length, and with its own seal: what its batches say is all that speaks against it.
+    for other in [3, 9] {
+        let swapped = harmed(|disk| disk.set_file_bytes(segment(6, "log"), &whole(disk, other)));
+        assert_eq!(swapped, Some((6, Alteration::Foreign { pos: 0 })), "with that of {other}");
+    }
     let of_another_life = harmed(|disk| {
         let seal = Seal::decode(&bytes(disk, 9, "seal")).unwrap();
         let incarnation = Incarnation(7);
         let seal = Seal { incarnation, ..seal };
         disk.set_file_bytes(segment(9, "seal"), &seal.encode());
     });
-    assert_eq!(of_another_life, at(9, 0));
+    assert_eq!(of_another_life, Some((9, Alteration::OtherLife)));
+}
+
+#[test]
+fn a_missing_segment_is_told_by_the_one_before() {
+    let (disk, setup, _) = sealed();
+    let path = segment(6, "log").into();
+    block_on(disk.serial().run(Op::Unlink { path })).unwrap();
+    let mut world = World::open(&disk, &setup, &Shared::default()).unwrap();
+    let log = world.log(&name("topic")).unwrap();
+    let what = Alteration::NextMissing { next: Offset::new(6) };
+    for offset in [3, 5, 7] {
+        let read = world.run(log.read(Offset::new(offset), 100, Isolation::Durable)).unwrap();
+        assert_eq!(read, Err(ReadError::Altered { segment: Offset::new(3), what }));
+    }
+    for offset in [0, 9, 15] {
+        let read = world.run(log.read(Offset::new(offset), 100, Isolation::Durable)).unwrap();
+        assert!(!read.unwrap().is_empty(), "the rest is readable");
+    }
 }
 
 #[test]
@@ -92,6 +122,11 @@ fn a_segment_without_a_seal_is_checked_and_sealed() {
     // Rot in one of them: it is not sealed as it is.
     disk.corrupt(segment(9, "log"), 30_000, 1);
     let mut world = World::open(&disk, &setup, &oracle).unwrap();
+    let log = world.log(&name("topic")).unwrap();
+    for offset in [3, 9] {
+        let read = world.run(log.read(Offset::new(offset), 100, Isolation::Durable)).unwrap();
+        assert!(!read.unwrap().is_empty(), "what is intact is read without a seal");
+    }
     let until = world.clock_ns() + 500_000_000;
     while world.clock_ns() < until {
         world.turn(Wait::Forever).unwrap();

@@ -348,6 +348,7 @@ impl Walk<'_> {
         while pos < end {
             let seen = self.segments.batch(place.base, (pos, end)).await?;
             if pos == begin && pos > Pos::ZERO && seen.is_none_or(|seen| seen.base > next) {
+                self.segments.doubt(place.base);
                 (begin, pos) = (Pos::ZERO, Pos::ZERO);
                 continue;
             }

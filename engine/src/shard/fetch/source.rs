@@ -1,17 +1,14 @@
 //! The bytes of a log's segments, in memory or in files: wherever they are when they are asked for.
 
 use crate::error::ReadError;
-use crate::files::read_small;
 use crate::format::batch_header::{BatchHeader, HEADER_BYTES};
-use crate::format::index::OffsetEntry;
-use crate::format::names;
-use crate::index;
 use crate::journal::LogId;
 use crate::limits::{BATCH_BYTES_MAX, HEADER_READ_BYTES};
-use crate::shard::read::disk_error;
+use crate::shard::Context;
+use crate::shard::read::known::know;
+use crate::shard::read::lookup;
 use crate::shard::read::source::from_file;
 use crate::shard::state::State;
-use crate::shard::{Context, open_files};
 use crate::types::{Offset, Pos};
 
 /// Looks that a read takes at where its bytes are: they may go from memory to the file, and on into a sealed one.
@@ -32,13 +29,11 @@ pub(super) struct Segments<'a> {
     id: LogId,
     /// What was read ahead for headers.
     ahead: (Offset, Pos, Vec<u8>),
-    /// The index of the segment it was looked into last.
-    index: Option<(Offset, Vec<OffsetEntry>)>,
 }
 
 impl<'a> Segments<'a> {
     pub(super) fn new(cx: &'a Context, id: LogId) -> Self {
-        Self { cx, id, ahead: (Offset::ZERO, Pos::ZERO, Vec::new()), index: None }
+        Self { cx, id, ahead: (Offset::ZERO, Pos::ZERO, Vec::new()) }
     }
 
     pub(super) fn with<T>(&self, look: impl FnOnce(&mut State, LogId) -> T) -> T {
@@ -48,66 +43,61 @@ impl<'a> Segments<'a> {
     /// One past the segment's last byte; of a file that no shutdown cut to its data, one past the last there can be.
     pub(super) async fn end(&self, base: Offset) -> Result<Pos, ReadError> {
         let tail = self.with(|state, id| state.segment(id, base).map(|segment| segment.end()));
-        if let Some(end) = tail {
-            return Ok(end);
+        match tail {
+            Some(end) => Ok(end),
+            None => Ok(know(self.cx, self.id, base).await?.end),
         }
-        let length = open_files::open(self.cx, self.id, base).await?.length();
-        Ok(Pos::new(length.min(i32::MAX as u64)))
     }
 
     /// Where to begin a scan for `offset`.
-    pub(super) async fn floor(&mut self, base: Offset, offset: Offset) -> Result<Pos, ReadError> {
+    pub(super) async fn floor(&self, base: Offset, offset: Offset) -> Result<Pos, ReadError> {
         let tail = |state: &mut State, id| Some(state.segment(id, base)?.index.floor(offset));
         match self.with(tail) {
             Some(pos) => Ok(pos),
-            None => Ok(index::floor(self.entries(base).await?, base, offset)),
+            None => lookup::floor(self.cx, self.id, base, offset).await,
         }
     }
 
     /// The first batch that the index has with a last offset of `offset` or above.
     pub(super) async fn ceil(
-        &mut self,
+        &self,
         base: Offset,
         offset: Offset,
     ) -> Result<Option<Pos>, ReadError> {
         let tail = |state: &mut State, id| Some(state.segment(id, base)?.index.ceil(offset));
         match self.with(tail) {
             Some(pos) => Ok(pos),
-            None => Ok(index::ceil(self.entries(base).await?, base, offset)),
+            None => lookup::ceil(self.cx, self.id, base, offset).await,
         }
     }
 
     /// The last batch that the index has at `pos` or before it.
-    pub(super) async fn floor_pos(&mut self, base: Offset, pos: Pos) -> Result<Pos, ReadError> {
+    pub(super) async fn floor_pos(&self, base: Offset, pos: Pos) -> Result<Pos, ReadError> {
         let tail = |state: &mut State, id| Some(state.segment(id, base)?.index.floor_pos(pos));
         match self.with(tail) {
             Some(pos) => Ok(pos),
-            None => Ok(index::floor_pos(self.entries(base).await?, pos)),
+            None => lookup::floor_pos(self.cx, self.id, base, pos).await,
         }
     }
 
     /// The first batch that the index has behind `pos`.
     pub(super) async fn next_indexed(
-        &mut self,
+        &self,
         base: Offset,
         pos: Pos,
     ) -> Result<Option<Pos>, ReadError> {
         let tail = |state: &mut State, id| Some(state.segment(id, base)?.index.after(pos));
         match self.with(tail) {
             Some(pos) => Ok(pos),
-            None => Ok(index::after(self.entries(base).await?, pos)),
+            None => lookup::after(self.cx, self.id, base, pos).await,
         }
     }
 
-    /// The index of a sealed segment, as far as it is in order.
-    async fn entries(&mut self, base: Offset) -> Result<&[OffsetEntry], ReadError> {
-        if self.index.as_ref().is_none_or(|(of, _)| *of != base) {
-            let path = self.dir()?.join(names::index(base));
-            let bytes =
-                read_small(&self.cx.disk, &self.cx.arena(), &path).await.map_err(disk_error)?;
-            self.index = Some((base, index::decode_prefix(&bytes.unwrap_or_default())));
+    /// The index led to no batch that it can have meant: a sealed segment's is written anew.
+    pub(super) fn doubt(&self, base: Offset) {
+        if self.with(|state, id| state.segment(id, base).is_none()) {
+            lookup::doubt(self.cx, self.id, base);
         }
-        Ok(self.index.as_ref().map_or(&[], |(_, entries)| entries))
     }
 
     /// The batch at `pos`, by its header. `None` if there can be none that ends at `end` or before.
@@ -168,11 +158,6 @@ impl<'a> Segments<'a> {
         }
         let pos = from.get() + (out.len() - begin) as u64;
         Err(ReadError::Damaged { asked: base, segment: base, pos })
-    }
-
-    fn dir(&self) -> Result<std::path::PathBuf, ReadError> {
-        let dir = self.with(|state, id| state.log(id).map(|log| log.identity.dir.clone()));
-        dir.ok_or(ReadError::Deleted)
     }
 }
 

@@ -19,7 +19,7 @@ type Pending<'a> = Pin<Box<dyn Future<Output = io::Result<Lease>> + 'a>>;
 impl Rig {
     fn new(files_max: usize) -> Self {
         let disk = ShardDisk::default();
-        let files = OpenFiles::new(disk.clone(), files_max);
+        let files = OpenFiles::new(disk.clone(), files_max, 4096);
         Self { files, disk, opened: Cell::new(0), closed: RefCell::default() }
     }
 

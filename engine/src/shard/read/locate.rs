@@ -1,15 +1,14 @@
 //! Where in a log an offset is: the segment, and a place in it to begin to look from.
 
 use crate::error::ReadError;
-use crate::files::read_small;
-use crate::format::names;
-use crate::index::{decode_prefix, floor};
 use crate::journal::LogId;
 use crate::segment::Segment;
-use crate::shard::{Context, open_files};
-use crate::types::{Isolation, Offset, Pos};
+use crate::shard::Context;
+use crate::shard::lookup_cache::{Extent, Memo, Part, Stamp};
+use crate::types::{Isolation, Offset, Pos, Watermarks};
 
-use super::disk_error;
+use super::known::known;
+use super::lookup;
 
 /// Where a segment's bytes are.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -27,11 +26,25 @@ pub(crate) struct Place {
     pub(crate) base: Offset,
     /// One past the segment's last offset: where the next segment begins, or the isolation bound.
     pub(crate) limit: Offset,
+    /// Where the next segment begins, or the log's end.
+    pub(crate) next: Offset,
     /// Where to begin to look: a batch begins there, if the index is right.
     pub(crate) pos: Pos,
     /// The segment's length in bytes, once it is known.
     pub(crate) end: Option<Pos>,
+    /// Whether a seal says that this is the end, and that all before it belongs to the segment.
+    pub(crate) sealed: bool,
+    /// Where batches are is remembered only if nothing was forgotten since.
+    pub(crate) stamp: Stamp,
     pub(crate) source: Source,
+}
+
+/// One past the last offset that may be read.
+pub(super) fn bound(marks: Watermarks, isolation: Isolation) -> Offset {
+    match isolation {
+        Isolation::Durable => marks.durable,
+        Isolation::Dirty => marks.dirty,
+    }
 }
 
 /// The segment that holds `offset`; `None` at the isolation bound, where the log ends for the reader.
@@ -47,10 +60,7 @@ pub(crate) fn locate(
     let mut state = cx.state.borrow_mut();
     let Some(log) = state.log(id) else { return Err(ReadError::Closed) };
     let marks = log.watermarks();
-    let bound = match isolation {
-        Isolation::Durable => marks.durable,
-        Isolation::Dirty => marks.dirty,
-    };
+    let bound = bound(marks, isolation);
     let out_of_range = ReadError::OutOfRange { asked: offset, start: marks.log_start, end: bound };
     if offset < marks.log_start || offset > bound {
         return Err(out_of_range);
@@ -58,61 +68,68 @@ pub(crate) fn locate(
     if offset == bound {
         return Ok(None);
     }
+    let stamp = cx.files.lookups().stamp();
     let tail_base = log.tail[0].base();
     if offset < tail_base {
         let at = log.sealed.partition_point(|sealed| sealed.base <= offset);
         let Some(at) = at.checked_sub(1) else { return Err(out_of_range) };
         let sealed = log.sealed[at];
-        let limit = log.sealed.get(at + 1).map_or(tail_base, |next| next.base);
+        let next = log.sealed.get(at + 1).map_or(tail_base, |next| next.base);
         return Ok(Some(Place {
             base: sealed.base,
-            limit: limit.min(bound),
+            limit: next.min(bound),
+            next,
             pos: Pos::ZERO,
             end: sealed.end,
+            sealed: false,
+            stamp,
             source: Source::Sealed,
         }));
     }
     let at = log.tail.iter().rposition(|segment| segment.base() <= offset).unwrap_or(0);
-    let limit = log.tail.get(at + 1).map_or(bound, Segment::base);
+    let next = log.tail.get(at + 1).map_or(marks.dirty, Segment::base);
     let segment = &log.tail[at];
     Ok(Some(Place {
         base: segment.base(),
-        limit: limit.min(bound),
+        limit: next.min(bound),
+        next,
         pos: segment.index.floor(offset),
         end: Some(segment.end()),
+        sealed: false,
+        stamp,
         source: Source::Tail,
     }))
 }
 
-/// Finds the place of an offset in a sealed segment's index.
+/// The place from which to look for `offset` in its segment: by the index and, where a lookup has been before, the
+/// batch itself.
 ///
 /// # Errors
-/// As [`open_files::open`].
+/// As [`known`] and [`super::lookup::floor`].
 pub(crate) async fn seek(
     cx: &Context,
     id: LogId,
     place: Place,
     offset: Offset,
 ) -> Result<Place, ReadError> {
-    if place.source == Source::Tail {
-        return Ok(place);
+    let mut place = place;
+    if place.source == Source::Sealed {
+        place = known(cx, id, place).await?;
+        let pos = lookup::floor(cx, id, place.base, offset).await?;
+        place.pos = if place.end.is_some_and(|end| pos < end) { pos } else { Pos::ZERO };
     }
-    let end = match place.end {
-        Some(end) => end,
-        None => Pos::new(open_files::open(cx, id, place.base).await?.length().min(i32::MAX as u64)),
-    };
-    let dir = {
-        let mut state = cx.state.borrow_mut();
-        let Some(log) = state.log(id) else { return Err(ReadError::Closed) };
-        if let Some(sealed) = log.sealed.iter_mut().find(|sealed| sealed.base == place.base) {
-            // Compaction may have put another one in its place meanwhile.
-            sealed.end.get_or_insert(end);
-        }
-        log.identity.dir.clone()
-    };
-    let index = dir.join(names::index(place.base));
-    let bytes = read_small(&cx.disk, &cx.arena(), &index).await.map_err(disk_error)?;
-    let entries = decode_prefix(&bytes.unwrap_or_default());
-    let pos = floor(&entries, place.base, offset).min(end);
-    Ok(Place { pos, end: Some(end), ..place })
+    // What compaction left of the offsets may begin behind it.
+    if let Some(extent) = noted(cx, id, &place, offset).filter(|batch| batch.first <= offset) {
+        place.pos = extent.pos;
+    }
+    Ok(place)
+}
+
+/// The batch that holds `offset`, if a lookup that began at the place noted it.
+pub(super) fn noted(cx: &Context, id: LogId, place: &Place, offset: Offset) -> Option<Extent> {
+    let part = Part::Batches(place.pos);
+    let memo = cx.files.lookups().get((id, place.base), part)?;
+    let Memo::Batches(batches) = memo else { unreachable!("a part is of one kind") };
+    let at = batches.partition_point(|batch| batch.last < offset);
+    batches.get(at).copied()
 }

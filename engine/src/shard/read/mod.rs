@@ -5,19 +5,22 @@ use std::io;
 use crate::batch::validate_stored;
 use crate::buffers::PAGE_BYTES;
 use crate::error::{Fault, ReadError};
-use crate::format::batch_header::{BatchHeader, HEADER_BYTES};
 use crate::journal::LogId;
 use crate::limits::BATCH_BYTES_MAX;
-use crate::types::{Isolation, Offset, Pos};
+use crate::types::{Isolation, Offset};
 
 use super::Context;
 use super::keep::Glance;
 
-mod locate;
+pub(crate) mod find;
+pub(crate) mod known;
+pub(crate) mod locate;
+pub(crate) mod lookup;
 pub(super) mod source;
+mod walk;
 
 use locate::{Place, locate, seek};
-use source::{Bytes, fill};
+use walk::Walk;
 
 pub(super) fn disk_error(error: io::Error) -> ReadError {
     ReadError::Disk(Fault::new("reading a segment", &error))
@@ -66,7 +69,7 @@ async fn read_once(
         let Some(place) = locate(cx, id, next, isolation)? else { return Ok(out) };
         let place = seek(cx, id, place, next).await?;
         let before = out.len();
-        next = collect((cx, id), place, (offset, next), max_bytes, &mut out).await?;
+        next = collect((cx, id), place, next, max_bytes, &mut out).await?;
         // On to the next segment only if this one is used up and there is room.
         let more = next >= place.limit && out.len() < max_bytes;
         if !more || (out.len() == before && !out.is_empty()) {
@@ -79,54 +82,28 @@ async fn read_once(
 async fn collect(
     (cx, id): (&Context, LogId),
     place: Place,
-    (asked, from): (Offset, Offset),
+    from: Offset,
     max_bytes: usize,
     out: &mut Vec<u8>,
 ) -> Result<Offset, ReadError> {
-    // An index is no evidence: if what it points at is no batch at or before the offset, begin at the beginning.
-    let mut begin = place.pos;
-    let mut pos = begin;
     let mut next = from;
-    let end = place.end.unwrap_or(pos);
-    let mut buffer = Bytes { start: pos, bytes: Vec::new() };
-    while next < place.limit && pos < end {
-        let damaged = ReadError::Damaged { asked, segment: place.base, pos: pos.get() };
-        let head = end.since(pos).min(HEADER_BYTES as u64) as usize;
-        let want = max_bytes.clamp(PAGE_BYTES, BATCH_BYTES_MAX);
-        fill(cx, id, place, &mut buffer, (pos, head, want, end)).await?;
-        let header = BatchHeader::decode(buffer.from(pos)).ok();
-        let header = header.filter(|header| {
-            let bytes = header.batch_bytes();
-            bytes <= BATCH_BYTES_MAX && bytes as u64 <= end.since(pos)
-        });
-        let offsets = header.and_then(|header| header.offsets());
-        if pos == begin && pos > Pos::ZERO && offsets.is_none_or(|(base, _)| base > from) {
-            (begin, pos) = (Pos::ZERO, Pos::ZERO);
+    let mut walk = Walk::new(cx, id, place, (from, max_bytes.clamp(PAGE_BYTES, BATCH_BYTES_MAX)));
+    while let Some((extent, _)) = walk.next().await? {
+        if extent.last < from {
             continue;
         }
-        let (Some(header), Some((base, last))) = (header, offsets) else { return Err(damaged) };
-        let bytes = header.batch_bytes();
-        if base >= place.limit {
-            return Ok(place.limit);
-        }
-        let after = pos.plus(bytes as u64);
-        if last < from {
-            pos = after;
-            continue;
-        }
-        if !out.is_empty() && out.len() + bytes > max_bytes {
+        if !out.is_empty() && out.len() + extent.bytes as usize > max_bytes {
             return Ok(next);
         }
-        fill(cx, id, place, &mut buffer, (pos, bytes, want, end)).await?;
-        let batch = &buffer.from(pos)[..bytes];
+        let damaged = walk.damaged_at(extent.pos);
+        let batch = walk.bytes(extent).await?;
         if validate_stored(batch).is_err() {
             return Err(damaged);
         }
         out.extend_from_slice(batch);
-        next = last.plus(1);
-        pos = after;
+        next = extent.last.plus(1);
     }
-    Ok(if pos >= end { place.limit.max(next) } else { next })
+    Ok(place.limit.max(next))
 }
 
 /// Counts a use of a log's files under way: they are neither cut nor replaced, and files of the tail stay open.
