@@ -66,16 +66,16 @@ pub struct Flags {
     /// [default: lines; 1KiB where the payload has none]
     #[arg(long, value_name = "SIZES")]
     pub record_bytes: Option<Sizes>,
-    /// none, uniform:COUNT or zipf:COUNT[:SKEW]; a key always goes to the same partition [default: none]
+    /// none, uniform:COUNT, zipf:COUNT or zipf:COUNT:SKEW; a key always goes to the same partition [default: none]
     #[arg(long, value_name = "KEYS")]
     pub keys: Option<Keys>,
     /// File or folder whose lines are the records, generated (log lines) or generated:RATIO [default: generated]
     #[arg(long, value_name = "PATH|KIND")]
     pub payload: Option<Source>,
-    /// none, lz4 or zstd[:LEVEL], by the producer [default: none]
+    /// none, lz4, zstd or zstd:LEVEL, by the producer [default: none]
     #[arg(long, value_name = "CODEC")]
     pub codec: Option<Codec>,
-    /// group, os or interval:TIME[:BYTES]: what an ack means [default: group]
+    /// group, os, interval:TIME or interval:TIME:BYTES: what an ack means [default: group]
     #[arg(long, value_name = "POLICY")]
     pub flush: Option<Flush>,
     /// Past the page cache, or through it [default: direct]
