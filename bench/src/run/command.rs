@@ -89,7 +89,7 @@ pub fn payload(workload: &Workload) -> Result<Payload> {
 pub fn execute(workload: &Workload, quiet: bool) -> Result<Document> {
     let watch = Watch::begin();
     let started = utc_stamp();
-    let backend = backend(workload.backend)?;
+    let backend = backend(workload.backend);
     let payload = payload(workload)?;
     let mut dir = WorkDir::create(workload.dir.as_deref(), false)?;
     let env = Env::capture(dir.path());

@@ -501,14 +501,6 @@ pub enum BackendName {
     Ringmain,
     /// The engine on plain system calls
     Sync,
-    /// The least that durable appends can cost: no log
-    Floor,
-    /// Threads with pwrite and fdatasync
-    Pwrite,
-    /// io_uring through the page cache, as a first try would use it
-    BufferedRing,
-    /// The tokio-uring crate
-    TokioUring,
     /// Acks at once and keeps nothing: the generator's own ceiling
     Null,
 }

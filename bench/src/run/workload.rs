@@ -414,26 +414,8 @@ impl Workload {
     }
 
     fn check_backend(&self) -> Result<()> {
-        let backend = super::values::name_of(self.backend);
-        let keeps_nothing = matches!(self.backend, BackendName::Null | BackendName::Floor);
-        if keeps_nothing && self.consumers > 0 {
-            return Err(usage(format!(
-                "--backend {backend} keeps nothing that --consumers could read"
-            )));
-        }
-        if self.backend == BackendName::Floor {
-            if self.flush.0 != FlushPolicy::Group {
-                return Err(usage(format!(
-                    "--backend floor flushes every group; --flush {} needs another backend",
-                    self.flush
-                )));
-            }
-            if self.write_mode != Mode::Direct || self.prepare != Prepare::Prezero {
-                return Err(usage(
-                    "--backend floor writes past the page cache into prepared zeros; --write-mode and --prepare \
-                     choose nothing there",
-                ));
-            }
+        if self.backend == BackendName::Null && self.consumers > 0 {
+            return Err(usage("--backend null keeps nothing that --consumers could read"));
         }
         Ok(())
     }

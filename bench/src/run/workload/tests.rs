@@ -15,7 +15,7 @@ fn a_printed_workload_runs_again_as_the_same() {
         f.record_bytes = Some(Sizes::LogNormal { median: 200, sigma: 0.5 });
         f.keys = Some(Keys::Zipf { count: 1000, skew: 1.1 });
         f.write_mode = Some(Mode::PageCache);
-        f.backend = Some(BackendName::BufferedRing);
+        f.backend = Some(BackendName::Sync);
         f.flush = Some("interval:10ms:1MiB".parse().expect("a policy"));
     });
     for flags in [Flags::default(), odd] {
@@ -78,7 +78,7 @@ fn a_wrong_value_in_a_file_is_named() {
 
 #[test]
 fn contradictions_are_refused_by_name() {
-    let cases: [(Flags, &[&str]); 10] = [
+    let cases: [(Flags, &[&str]); 9] = [
         (flags(|f| f.arrival = Some(Arrival::Poisson)), &["--arrival poisson", "--rate"]),
         (
             flags(|f| (f.producers, f.in_flight) = (Some(4096), Some(4096))),
@@ -102,10 +102,6 @@ fn contradictions_are_refused_by_name() {
         (
             flags(|f| (f.backend, f.consumers) = (Some(BackendName::Null), Some(1))),
             &["--backend null", "--consumers"],
-        ),
-        (
-            flags(|f| (f.backend, f.flush) = (Some(BackendName::Floor), "os".parse().ok())),
-            &["--backend floor", "--flush os"],
         ),
     ];
     for (flags, words) in cases {
