@@ -1,6 +1,7 @@
 //! The nouns of a log as types: an offset counts records, a position counts bytes.
 
 use std::fmt;
+use std::str::FromStr;
 use std::sync::Arc;
 
 /// A record's number in its partition, from 0. `Offset` counts records, never bytes.
@@ -11,7 +12,8 @@ impl Offset {
     /// The first offset of every partition.
     pub const ZERO: Self = Self(0);
 
-    /// Makes an offset.
+    /// Makes an offset of a number that is known to be one; what comes from elsewhere is converted with `TryFrom`, or
+    /// parsed.
     ///
     /// # Panics
     /// If `value` is negative: Kafka's format has no negative offsets.
@@ -37,6 +39,27 @@ impl Offset {
 impl fmt::Display for Offset {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         self.0.fmt(f)
+    }
+}
+
+/// A number or a text that is no [`Offset`].
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("an offset is a whole number from 0 to {max}", max = i64::MAX)]
+pub struct NotAnOffset;
+
+impl TryFrom<i64> for Offset {
+    type Error = NotAnOffset;
+
+    fn try_from(value: i64) -> Result<Self, NotAnOffset> {
+        if value < 0 { Err(NotAnOffset) } else { Ok(Self(value)) }
+    }
+}
+
+impl FromStr for Offset {
+    type Err = NotAnOffset;
+
+    fn from_str(text: &str) -> Result<Self, NotAnOffset> {
+        text.parse::<i64>().map_err(|_| NotAnOffset)?.try_into()
     }
 }
 

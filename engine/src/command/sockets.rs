@@ -1,6 +1,7 @@
 //! What a server asks of its sockets and what it hears back: plain data, as with files. Every operation completes once;
 //! what the kernel repeats by itself (accepting) the ring takes apart.
 
+use std::fmt;
 use std::io;
 use std::net::SocketAddr;
 use std::path::PathBuf;
@@ -21,6 +22,15 @@ pub enum Address {
     Tcp(SocketAddr),
     /// A Unix socket. A socket file that nobody listens at is replaced; the file is removed when the listener closes.
     Unix(PathBuf),
+}
+
+impl fmt::Display for Address {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Tcp(address) => address.fmt(f),
+            Self::Unix(path) => path.display().fmt(f),
+        }
+    }
 }
 
 /// What a socket's bytes travel over: which way of sending a log is the fastest differs by it.

@@ -75,19 +75,20 @@ impl<T> ServiceHandle<T> {
         drop(self.remote.call(|cx| async move { cx.services.rouse() }));
     }
 
-    /// Waits until the service and all tasks it started have ended.
+    /// Waits until the service and all tasks it started have ended. Dropping the future loses nothing, so that it can
+    /// be waited for beside whatever asks the service to stop. The output is given once.
     ///
     /// # Errors
     /// [`ServeError`] if it panicked, was ended, or its shard was.
-    pub async fn join(self) -> Result<T, ServeError> {
-        self.reply.await.unwrap_or(Err(ServeError::Closed))
+    pub async fn join(&mut self) -> Result<T, ServeError> {
+        (&mut self.reply).await.unwrap_or(Err(ServeError::Closed))
     }
 
     /// [`ServiceHandle::join`], blocking.
     ///
     /// # Errors
     /// As there.
-    pub fn wait(self) -> Result<T, ServeError> {
+    pub fn wait(mut self) -> Result<T, ServeError> {
         block_on(self.join())
     }
 }
