@@ -143,8 +143,11 @@ pub const RECOVERY_MEMORY_BYTES: usize = 64 * 1024 * 1024;
 /// Time between two attempts to write the recovery points while another shard is at it, in nanoseconds.
 pub const POINTS_RETRY_NS: u64 = 1_000_000;
 
-/// Partitions recovered at once.
-pub const RECOVERIES_IN_FLIGHT: usize = 8;
+/// Partitions recovered at once: so many flushes share the device's.
+pub const RECOVERIES_IN_FLIGHT: usize = 64;
+
+/// Partitions whose segments are read at once in a recovery, each [`READ_AHEAD`] chunks ahead.
+pub const RECOVERY_READERS_MAX: usize = 8;
 
 /// Segments without a seal that a shard reads as a whole at once.
 pub const RESEALERS_MAX: usize = 1;

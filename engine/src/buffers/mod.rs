@@ -73,6 +73,25 @@ impl Drop for Memory {
     }
 }
 
+/// An empty vector with room for `capacity` bytes, in huge pages where the kernel has them: for what is filled at once,
+/// when a fault for each small page would cost more than the bytes.
+pub(crate) fn in_huge_pages(capacity: usize) -> Vec<u8> {
+    let bytes: Vec<u8> = Vec::with_capacity(capacity);
+    #[cfg(not(miri))]
+    {
+        let from = bytes.as_ptr().addr().next_multiple_of(HUGE_PAGE_BYTES);
+        let end = bytes.as_ptr().addr() + bytes.capacity();
+        let whole = end.saturating_sub(from) / HUGE_PAGE_BYTES * HUGE_PAGE_BYTES;
+        if whole > 0 {
+            // SAFETY: whole pages inside the allocation just made; the advice leaves their content alone.
+            unsafe {
+                libc::madvise(from as *mut libc::c_void, whole, libc::MADV_HUGEPAGE);
+            }
+        }
+    }
+    bytes
+}
+
 /// A fixed amount of memory, given out as chunks.
 #[derive(Clone)]
 pub struct Arena(Rc<Memory>);

@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, HashMap};
 use std::io;
 use std::path::{Path, PathBuf};
 
-use crate::buffers::{Arena, CHUNK_BYTES_MAX};
+use crate::buffers::{Arena, CHUNK_BYTES_MAX, in_huge_pages};
 use crate::command::{Disk, FileHandle, Op, OpenMode};
 use crate::error::OpenError;
 use crate::files::{open, read_at};
@@ -104,7 +104,7 @@ async fn read_open<D: Disk>(
     file: FileHandle,
 ) -> io::Result<(Vec<Header>, Vec<u8>)> {
     let length = disk.run(Op::Length { file }).await?.into_length();
-    let mut bytes = Vec::with_capacity(length as usize);
+    let mut bytes = in_huge_pages(length as usize);
     let mut reader = FileReader::new(disk, arena, file, 0, length);
     while let Some(chunk) = reader.next().await? {
         bytes.extend_from_slice(&chunk);

@@ -19,8 +19,8 @@ use crate::format::names;
 use crate::format::seal::Seal;
 use crate::journal::LogId;
 use crate::journal::group::FileHeader;
-use crate::limits::RECOVERIES_IN_FLIGHT;
-use crate::local::join_bounded;
+use crate::limits::{RECOVERIES_IN_FLIGHT, RECOVERY_READERS_MAX};
+use crate::local::{Semaphore, join_bounded};
 use crate::log::{Identity, Shape};
 use crate::types::{FlushPolicy, Incarnation, Offset, PartitionName};
 
@@ -433,7 +433,7 @@ async fn overlay_all<D: Disk>(
             }
         })
     });
-    join_bounded(RECOVERIES_IN_FLIGHT, jobs).await.into_iter().collect()
+    join_bounded(RECOVERY_READERS_MAX, jobs).await.into_iter().collect()
 }
 
 /// Whether a segment was sealed with all of these bytes in it: flushed, and cut to its data, which whole blocks laid
@@ -462,6 +462,7 @@ async fn recover_all<D: Disk>(
     known: Vec<Known>,
     clean: bool,
 ) -> Result<Vec<Recovered>, OpenError> {
+    let readers = &Semaphore::new(RECOVERY_READERS_MAX);
     let jobs = known.into_iter().map(|known| {
         let terms = Terms {
             shape: plan.shape,
@@ -481,7 +482,8 @@ async fn recover_all<D: Disk>(
             let incarnation = known.identity.incarnation;
             let (suspect, compacted) = (known.suspect, known.compacted);
             let meta = PartitionMeta { incarnation, relaxed, suspect, compacted };
-            let recovery = Recovery { disk, arena, identity: known.identity, terms, home };
+            let identity = known.identity;
+            let recovery = Recovery { disk, arena, readers, identity, terms, home };
             let recovered = recovery.run().await;
             let recovered = recovered.map_err(|e| OpenError::io(&dir, "recovering", e))?;
             if relaxed != known.relaxed {

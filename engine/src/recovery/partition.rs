@@ -14,6 +14,7 @@ use crate::format::names;
 use crate::format::seal::Seal;
 use crate::index::{Index, Indexed};
 use crate::limits::TORN_WINDOW_BYTES;
+use crate::local::Semaphore;
 use crate::log::{Identity, Sealed, Shape};
 use crate::types::{Offset, Pos};
 
@@ -36,7 +37,7 @@ pub(crate) struct Recovered {
     pub(crate) epochs: Vec<(i32, Offset)>,
     /// Rolled segments, before the active one, that have no seal yet.
     pub(crate) unsealed: Vec<Offset>,
-    /// Whether anything was appended after the recovery point.
+    /// Bytes that were read and checked, prepared space behind the end among them.
     pub(crate) scanned_bytes: u64,
     pub(crate) cut: Option<Cut>,
     pub(crate) damage: Option<Damage>,
@@ -111,6 +112,8 @@ pub(crate) struct Terms {
 pub(crate) struct Recovery<'a, D: Disk> {
     pub(crate) disk: &'a D,
     pub(crate) arena: &'a Arena,
+    /// Bounds how many read their segments at once, and so the memory for it.
+    pub(crate) readers: &'a Semaphore,
     pub(crate) identity: Identity,
     pub(crate) terms: Terms,
     /// The data directory and what its journals' headers say.
@@ -190,11 +193,14 @@ impl<D: Disk> Recovery<'_, D> {
         let mut next = point.max(self.terms.log_start);
         for (at, base) in bases.iter().enumerate().skip(first) {
             let following = bases.get(at + 1).copied();
+            let reading = self.readers.acquire().await;
             let mut walked = self.walk(*base, following).await?;
             epochs.extend(&mut walked.epochs);
-            scanned_bytes += walked.read_bytes;
             let last = following.is_none();
-            let cut = self.judge(*base, &walked, &bases[at + 1..]).await?;
+            let cut = self.judge(*base, &mut walked, &bases[at + 1..]).await?;
+            scanned_bytes += walked.read_bytes;
+            // Flushes that go out together share the device's: they are not bounded like readers.
+            drop(reading);
             match cut {
                 Verdict::Fine if !last || self.is_last_sealed(*base, &walked).await? => {
                     self.sync_and_close(walked.file).await?;
@@ -421,7 +427,12 @@ impl<D: Disk> Recovery<'_, D> {
     }
 
     /// Whether what lies behind the walk's end is nothing, a torn tail or corruption.
-    async fn judge(&self, base: Offset, walked: &Walked, later: &[Offset]) -> io::Result<Verdict> {
+    async fn judge(
+        &self,
+        base: Offset,
+        walked: &mut Walked,
+        later: &[Offset],
+    ) -> io::Result<Verdict> {
         if walked.complete && !later.is_empty() {
             return Ok(Verdict::Fine);
         }
@@ -439,11 +450,13 @@ impl<D: Disk> Recovery<'_, D> {
         let file = (walked.file, walked.length);
         let block = self.terms.shape.block;
         let rest: Remainder = remainder(self.disk, self.arena, file, walked.end, block).await?;
+        walked.read_bytes += rest.read_bytes;
         let mut beyond = rest.last_nonzero.map_or(0, |last| last - walked.end);
         for base in later {
             let (file, length) = self.open(*base).await?;
             let rest = remainder(self.disk, self.arena, (file, length), 0, block).await?;
             self.disk.run(Op::Close { file }).await?;
+            walked.read_bytes += rest.read_bytes;
             beyond += rest.last_nonzero.unwrap_or(0);
         }
         let last_nonzero = rest.last_nonzero.unwrap_or(walked.end);

@@ -176,6 +176,8 @@ pub(crate) struct Remainder {
     pub(crate) last_nonzero: Option<u64>,
     /// Whether the rest of the position's own block has a byte that is not zero.
     pub(crate) dirty_block: bool,
+    /// Bytes that were looked at.
+    pub(crate) read_bytes: u64,
 }
 
 /// Looks for bytes that are not zero from `pos` to the file's end.
@@ -207,5 +209,6 @@ pub(crate) async fn remainder<D: Disk>(
         }
         base += chunk.len() as u64;
     }
+    out.read_bytes = reader.read_bytes;
     Ok(out)
 }

@@ -40,7 +40,7 @@ pub(crate) async fn attach_all(
             attach(&cx, recovered, policy).await.map(|log| (name, log))
         }
     });
-    join_bounded(crate::limits::RECOVERIES_IN_FLIGHT, jobs).await
+    join_bounded(crate::limits::RECOVERY_READERS_MAX, jobs).await
 }
 
 /// Makes partitions, many at once.
