@@ -14,16 +14,14 @@
 
 use std::env;
 use std::error::Error;
-use std::net::{Ipv4Addr, SocketAddr};
+use std::net::Ipv4Addr;
 use std::time::Duration;
 
 use ringmain::batch::BatchBuilder;
 use ringmain::error::NetError;
 use ringmain::serve::{Address, Connection, ListenOptions, Local, LocalLog};
-use ringmain::types::Offset;
 use ringmain::{Config, Engine, Fetch};
 
-/// Longest request.
 const LINE_BYTES_MAX: usize = 64 * 1024;
 
 /// Time that requests under way have to end in once the server stops.
@@ -40,8 +38,7 @@ async fn main() -> Result<()> {
     let engine = Engine::open(Config { shards: 1, ..Config::new(dir) })?;
     engine.log("lines", 0)?;
     println!("sealed segments go to sockets by {:?}", engine.read_paths()?.in_force());
-    let at = SocketAddr::from((Ipv4Addr::LOCALHOST, port));
-    let mut service = engine.serve(0, move |local| serve(local, at))?;
+    let mut service = engine.serve(0, move |local| serve(local, (Ipv4Addr::LOCALHOST, port)))?;
     // This thread has nothing to do but to wait for Ctrl-C; tokio is only for that.
     tokio::select! {
         ended = service.join() => ended??,
@@ -56,8 +53,8 @@ async fn main() -> Result<()> {
 }
 
 /// Runs on the shard's thread: nothing here may block.
-async fn serve(local: Local, at: SocketAddr) -> Result<(), NetError> {
-    let mut listener = local.listen(Address::Tcp(at), ListenOptions::default()).await?;
+async fn serve(local: Local, at: (Ipv4Addr, u16)) -> Result<(), NetError> {
+    let mut listener = local.listen(Address::Tcp(at.into()), ListenOptions::default()).await?;
     println!("listening at {}; Ctrl-C ends", listener.address());
     let log = local.log("lines", 0).expect("main has made it, on the only shard");
     loop {
@@ -97,11 +94,14 @@ async fn answer(line: &str, to: &Connection, log: &LocalLog, service: &Local) ->
             let appended = log.append(batch.build()?).await?;
             to.send(format!("{}\n", appended.base_offset)).await?;
         }
-        Some(("fetch", offset)) => drop(send(to, log, offset.parse()?, Duration::ZERO).await?),
-        Some(("follow", offset)) => {
-            let mut next = offset.parse()?;
-            while !service.is_stopping() {
-                next = send(to, log, next, Duration::from_secs(1)).await?;
+        Some((verb @ ("fetch" | "follow"), offset)) => {
+            let max_wait = Duration::from_secs(u64::from(verb == "follow"));
+            let mut fetch = Fetch { max_wait, ..Fetch::from(offset.parse()?) };
+            loop {
+                fetch = send(to, log, fetch).await?;
+                if verb == "fetch" || service.is_stopping() {
+                    break;
+                }
             }
         }
         _ => to.send("error: say append TEXT, fetch OFFSET or follow OFFSET\n").await?,
@@ -109,11 +109,11 @@ async fn answer(line: &str, to: &Connection, log: &LocalLog, service: &Local) ->
     Ok(())
 }
 
-/// Sends what follows `from`: a line from memory, then the log's own bytes. Returns where to go on.
-async fn send(to: &Connection, log: &LocalLog, from: Offset, wait: Duration) -> Result<Offset> {
-    let range = log.locate(Fetch { max_wait: wait, ..Fetch::from(from) }).await?;
-    let next = range.next();
-    to.send(format!("{} {next}\n", range.bytes())).await?;
+/// Sends a line from memory, then the log's own bytes. Returns the fetch of what comes after them.
+async fn send(to: &Connection, log: &LocalLog, fetch: Fetch) -> Result<Fetch> {
+    let range = log.locate(fetch).await?;
+    to.send(format!("{} {}\n", range.bytes(), range.next())).await?;
+    let following = range.following(fetch);
     to.send_log(range).await?;
-    Ok(next)
+    Ok(following)
 }

@@ -1,4 +1,4 @@
-//! What can go wrong, one small enum per boundary.
+#![doc = include_str!("error.md")]
 
 use std::io;
 use std::path::PathBuf;
@@ -47,10 +47,12 @@ impl std::error::Error for Fault {}
 /// [`AppendError::outcome`].
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum AppendError {
-    /// The shard's memory or request budget is used up. Not appended; try again later.
+    /// The shard's memory or places for requests are used up: told by `try_append` at once, by `append` only if
+    /// nothing is under way that would free some. Not appended; try again later, or keep fewer under way.
     #[error("overloaded: the shard's memory budget is used up; not appended, try again later")]
     Overloaded,
-    /// The batch is larger than a segment or than [`crate::limits::BATCH_BYTES_MAX`]. Not appended.
+    /// The batch is larger than a segment or than [`crate::limits::BATCH_BYTES_MAX`]. Not appended; make smaller
+    /// batches, or set a larger [`crate::Config::segment_bytes`].
     #[error("a batch of {bytes} bytes is above the limit of {limit} bytes; not appended")]
     TooLarge {
         /// The batch's size.
@@ -58,7 +60,8 @@ pub enum AppendError {
         /// The most that is accepted.
         limit: usize,
     },
-    /// `append_at` named another offset than the next one. Not appended.
+    /// `append_at` named another offset than the next one. Not appended; a replica fetches from the next one, or cuts
+    /// its log back first.
     #[error("the next offset is {next}, not {asked}; not appended")]
     WrongOffset {
         /// The log's next offset.
@@ -66,7 +69,8 @@ pub enum AppendError {
         /// The offset named.
         asked: Offset,
     },
-    /// `append_at` came from an older leader than an append before it. Not appended.
+    /// `append_at` came from an older leader than an append before it. Not appended; that leader is to be heard no
+    /// more.
     #[error("leader epoch {asked} is older than {current}; not appended")]
     StaleEpoch {
         /// The newest epoch seen.
@@ -74,22 +78,26 @@ pub enum AppendError {
         /// The epoch named.
         asked: i32,
     },
-    /// The disk is full. Not appended; appends are taken again once there is space.
+    /// The disk is full. Not appended; appends are taken again once there is space, for which the engine looks five
+    /// times a second.
     #[error("no space on the disk; not appended, free some space and append again")]
     DiskFull,
-    /// An earlier fault closed the partition for appends. Not appended; what was acked is readable.
+    /// An earlier failed write or flush closed the partition for appends until the engine is opened again, since nobody
+    /// knows what of it is on the disk. Not appended; what was acked is readable. Look at the disk, then reopen.
     #[error("the partition is read-only since: {0}; not appended, restart to recover")]
     Fenced(Fault),
-    /// Recovery found damage. Not appended; see the recovery report, then `repair --cut-at`.
+    /// Recovery found damage that no crash explains ([`crate::RecoveryReport::damage`]). Not appended; restore the
+    /// partition's directory from a copy, or cut the damage off ([`crate::repair()`]).
     #[error("the partition is read-only: recovery found damage; not appended, see `verify`")]
     Damaged,
-    /// The write or its flush failed after it began. The batch may or may not be in the log.
+    /// The write or its flush failed after it began. The batch may or may not be in the log: open the engine again and
+    /// read back to find out.
     #[error("outcome unknown: {0}")]
     Unknown(Fault),
-    /// The log was truncated or deleted while the append waited.
+    /// The log was truncated below the batch, or deleted, while the append waited. Not appended: it is no longer there.
     #[error("the log was truncated below the batch before its ack; not appended")]
     Truncated,
-    /// The engine is closed or closing. Not appended.
+    /// The engine, or the partition, is closed or closing. Not appended.
     #[error("the engine is closed; not appended")]
     Closed,
 }
@@ -160,7 +168,8 @@ pub enum Alteration {
 /// Why a read gave nothing.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum ReadError {
-    /// The offset is below the first one or above the isolation bound.
+    /// The offset is below the first one, or behind the end. Begin at `start`: records before it were deleted; or at
+    /// `end`, and wait.
     #[error(
         "offset {asked} is out of range: the log can be read from {start} on and ends at {end}; begin at {start}, or \
          wait at {end} for what comes"
@@ -173,7 +182,9 @@ pub enum ReadError {
         /// One past the last readable offset.
         end: Offset,
     },
-    /// The bytes at the offset are not a valid batch.
+    /// The bytes at the offset are not a valid batch: they rotted on the disk, or were written over. Other offsets are
+    /// readable; a stream may pass over it ([`crate::AfterDamage`]). `ringmain-bench verify` says how far it goes;
+    /// restore from a copy.
     #[error("damage in segment {segment} at byte {pos}, near offset {asked}")]
     Damaged {
         /// The offset asked for.
@@ -183,13 +194,14 @@ pub enum ReadError {
         /// Where in the segment.
         pos: u64,
     },
-    /// The batch is intact, and its records do not decode: it was appended so.
+    /// The batch is intact, and its records do not decode: it was appended so. Go on behind it.
     #[error("the records of the batch at offset {batch} do not decode")]
     Records {
         /// The batch's first offset.
         batch: Offset,
     },
-    /// A sealed segment is not what was sealed.
+    /// A sealed segment's files were changed behind the engine's back. Other segments are readable; restore this one
+    /// from a copy.
     #[error("segment {segment} is not what was sealed: {what}; restore it from a copy")]
     Altered {
         /// The segment's base offset.
@@ -197,7 +209,8 @@ pub enum ReadError {
         /// What became of it.
         what: Alteration,
     },
-    /// The reader has records of another history: another leader wrote after `epoch`, or its records were cut off.
+    /// The reader has records of another history: another leader wrote after `epoch`, or its records were cut off. It
+    /// drops what it has from `end` on and fetches from there.
     #[error(
         "the reader's epoch is not this log's: its history up to epoch {epoch} ends at {end}; drop what lies behind \
          that, then go on from there"
@@ -208,7 +221,8 @@ pub enum ReadError {
         /// Where that epoch ends in this log.
         end: Offset,
     },
-    /// The log was cut below the reader's position: what it has from `at` on is no longer the log's.
+    /// The log was cut below the reader's position: what it has from `at` on is no longer the log's. It drops that and
+    /// fetches from there, without the old mark.
     #[error(
         "the log was cut back to {at} below the reader; drop what lies behind that, then go on from there"
     )]
@@ -216,7 +230,8 @@ pub enum ReadError {
         /// The lowest offset to which it was cut since.
         at: Offset,
     },
-    /// The partition was deleted, or is being deleted.
+    /// The partition was deleted, or is being deleted. One made under its name later is another one: ask the engine
+    /// for a handle again.
     #[error("the partition was deleted")]
     Deleted,
     /// The segment was compacted between the look for its bytes and their sending: ask again.
@@ -225,7 +240,7 @@ pub enum ReadError {
         /// The segment's base offset.
         segment: Offset,
     },
-    /// The buffer is smaller than the one batch that holds the offset.
+    /// The buffer is smaller than the one batch that holds the offset: come with one of `needed` bytes.
     #[error("the batch at the offset has {needed} bytes, the buffer {given}")]
     BufferTooSmall {
         /// The batch's size.
@@ -233,7 +248,7 @@ pub enum ReadError {
         /// The buffer's capacity.
         given: usize,
     },
-    /// The file could not be read.
+    /// The file could not be read: the system's error says why. Nothing is fenced by it; ask again.
     #[error(transparent)]
     Disk(Fault),
     /// The shard's memory budget is used up, or as many fetches as it takes wait; try again later.
@@ -247,13 +262,16 @@ pub enum ReadError {
 /// Why a partition could not be flushed, rolled, truncated, checkpointed or prepared.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum ControlError {
-    /// An operation on a file failed; the partition is fenced where its content is in doubt.
+    /// An operation on a file failed. Where that leaves the partition's content in doubt it takes no more appends
+    /// until the engine is opened again; else the call had no effect and can be made again.
     #[error(transparent)]
     Disk(#[from] Fault),
-    /// An earlier fault, or damage, closed the partition for changes.
+    /// An earlier fault, or damage, closed the partition for changes: see [`AppendError::Fenced`] and
+    /// [`AppendError::Damaged`].
     #[error("the partition is read-only")]
     ReadOnly,
-    /// The offset is not in the log, or lies inside a batch.
+    /// The offset is not in the log, or lies inside a batch; [`crate::LogHandle::find_offset`] says where batches
+    /// begin.
     #[error("offset {asked} is not where a batch of {start} to {end} begins")]
     OutOfRange {
         /// The offset asked for.
@@ -263,7 +281,7 @@ pub enum ControlError {
         /// The next offset.
         end: Offset,
     },
-    /// The bytes at the position are not a valid batch.
+    /// The bytes at the position are not a valid batch: what was asked for would have had to read them.
     #[error("damage in segment {segment} at byte {pos}")]
     Damaged {
         /// The segment's base offset.
@@ -274,10 +292,10 @@ pub enum ControlError {
     /// A compaction was asked for, and the partition's retention has none.
     #[error("the partition's retention has no compaction; set one first")]
     NoCompaction,
-    /// A setting is out of its range.
+    /// A setting is out of its range, which is named. Nothing was changed.
     #[error("out of range: {0}")]
     Setting(&'static str),
-    /// A truncation, or another change of the same segments, is under way.
+    /// A truncation, or another change of the same segments, is under way: try again soon.
     #[error("the partition is being changed; try again later")]
     Busy,
     /// The engine is closed.
@@ -288,19 +306,20 @@ pub enum ControlError {
 /// Why a socket did not do what it was asked.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum NetError {
-    /// The ring has no sockets: the simulated one.
+    /// The ring has no sockets: the simulated one of the engine's own tests.
     #[error("this ring has no sockets")]
     Unsupported,
     /// The system refused, or the connection broke: a reset, a peer that is gone.
     #[error(transparent)]
     Io(#[from] Fault),
-    /// The peer sent nothing for too long.
+    /// The peer sent nothing for as long as [`crate::serve::ListenOptions::idle`]. Drop the connection, or wait once
+    /// more.
     #[error("the peer sent nothing for {ms} ms")]
     Idle {
         /// How long was waited, in milliseconds.
         ms: u64,
     },
-    /// The peer took no bytes for too long.
+    /// The peer took no bytes for as long as [`crate::serve::ListenOptions::slow`]; the connection is over.
     #[error("the peer took no bytes for {ms} ms")]
     Slow {
         /// How long was waited, in milliseconds.
@@ -331,10 +350,10 @@ impl NetError {
 /// Why a service has no output.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum ServeError {
-    /// It panicked. Its connections are closed; the shard goes on.
+    /// It panicked. Its connections are closed; the shard goes on. Start it again, or not.
     #[error("the service panicked")]
     Panicked,
-    /// It did not end in the time it was given.
+    /// It did not end in the time it was given, and was dropped with its connections.
     #[error("the service did not end in the time it was given")]
     Aborted,
     /// There is no such shard.
@@ -375,7 +394,7 @@ pub enum LocalError {
 /// Why a data directory could not be opened, or a partition not be made.
 #[derive(Debug, thiserror::Error)]
 pub enum OpenError {
-    /// A setting is out of its range.
+    /// A setting is out of its range. Nothing was touched.
     #[error("configuration: {field} = {value} is out of range: {range}")]
     Config {
         /// The setting.
@@ -398,7 +417,7 @@ pub enum OpenError {
         /// What was found in it.
         found: String,
     },
-    /// Another process has the directory open.
+    /// Another engine, of this process or another, has the directory open. The lock goes with its holder.
     #[error("{0} is in use by another process; close that first")]
     Locked(PathBuf),
     /// The directory's format is newer than this program.
@@ -411,7 +430,7 @@ pub enum OpenError {
         /// The newest version known here.
         known: u16,
     },
-    /// A file of the engine's own is damaged.
+    /// A file of the engine's own is damaged. Nothing was touched: restore that file from a copy.
     #[error("{path} is damaged: {reason}")]
     DamagedFile {
         /// The file.
@@ -427,13 +446,13 @@ pub enum OpenError {
         /// The partition.
         partition: u32,
     },
-    /// The partition has been deleted or is not there.
+    /// The partition that is to be deleted is not there.
     #[error("there is no partition {0}")]
     Missing(PartitionName),
     /// Backend `uring` was asked for, and this kernel or container forbids it.
     #[error("io_uring is not to be had here: {0}; use the backend `auto` or `sync`")]
     NoUring(String),
-    /// A partition could not be deleted.
+    /// A partition could not be deleted, and is there still, or will be gone after the next opening.
     #[error("deleting {name}: {source}")]
     Delete {
         /// The partition.
@@ -441,7 +460,8 @@ pub enum OpenError {
         /// Why.
         source: ControlError,
     },
-    /// An operation on a file failed.
+    /// An operation on a file failed. What is missing can be put right (space, permissions, the parent directory), and
+    /// the directory opened again.
     #[error("{path}: {operation} failed: {source}")]
     Io {
         /// The file or directory.

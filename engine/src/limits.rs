@@ -1,4 +1,4 @@
-//! Every bound of the engine, by name, with the relations between them checked by the compiler.
+#![doc = include_str!("limits.md")]
 
 /// Largest batch that is accepted, in bytes, header included. A configuration may lower it.
 pub const BATCH_BYTES_MAX: usize = 16 * 1024 * 1024;
