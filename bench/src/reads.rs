@@ -285,6 +285,7 @@ impl Reads {
         let listener = TcpListener::bind("127.0.0.1:0")?;
         let mut ours = TcpStream::connect(listener.local_addr()?)?;
         let (theirs, _) = listener.accept()?;
+        unpaced(&theirs);
         let file = File::open(&self.file)?;
         let core = self.cores.disk;
         let sender = thread::spawn(move || {
@@ -316,6 +317,15 @@ impl Reads {
             Err(panic) => std::panic::resume_unwind(panic),
         }
     }
+}
+
+/// Leaves pacing out, as the engine does within one machine: the limit is that of the same socket.
+fn unpaced(socket: &TcpStream) {
+    let name = b"reno";
+    let bytes = name.len() as libc::socklen_t;
+    let (fd, level, option) = (socket.as_raw_fd(), libc::IPPROTO_TCP, libc::TCP_CONGESTION);
+    // SAFETY: the name is alive across the call, which copies it. A kernel that refuses leaves its own.
+    let _its_own = unsafe { libc::setsockopt(fd, level, option, name.as_ptr().cast(), bytes) };
 }
 
 /// Sends the file from its beginning to its end, again and again, until the receiver is gone.

@@ -16,7 +16,7 @@ use crate::ring::{Trial, try_paths};
 use crate::shard::net::ReadPaths;
 
 /// Bytes that are sent over and over: more than a core's cache, as segments are.
-const FILE_BYTES: usize = 8 << 20;
+const FILE_BYTES: usize = 24 << 20;
 
 /// First line of the file.
 const HEAD: &str = "ringmain read paths 1";

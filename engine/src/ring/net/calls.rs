@@ -141,7 +141,11 @@ pub(super) fn adopt(fd: &OwnedFd) -> Family {
     }
     // A connection that keeps its delays still works.
     drop(set_option(fd.as_raw_fd(), libc::IPPROTO_TCP, libc::TCP_NODELAY, 1));
-    if is_loopback(&name) { Family::Loopback } else { Family::Tcp }
+    if is_loopback(&name) {
+        unpaced(fd);
+        return Family::Loopback;
+    }
+    Family::Tcp
 }
 
 /// Whether an address of our own is one that only this machine reaches.
@@ -156,6 +160,17 @@ fn is_loopback(name: &libc::sockaddr_storage) -> bool {
     let name = unsafe { at.cast::<libc::sockaddr_in6>().read() };
     let ip = std::net::Ipv6Addr::from(name.sin6_addr.s6_addr);
     ip.to_canonical().is_loopback()
+}
+
+/// Takes the plainest congestion control for a connection within this machine, where nothing congests: one that paces,
+/// as BBR does, halves what goes over loopback. A kernel that refuses leaves its own.
+pub(super) fn unpaced(fd: &OwnedFd) {
+    let name = b"reno";
+    let bytes = name.len() as libc::socklen_t;
+    let (level, option) = (libc::IPPROTO_TCP, libc::TCP_CONGESTION);
+    // SAFETY: the name is alive across the call, which copies it.
+    let _its_own =
+        unsafe { libc::setsockopt(fd.as_raw_fd(), level, option, name.as_ptr().cast(), bytes) };
 }
 
 fn set_option(

@@ -8,6 +8,7 @@ use std::os::unix::net::UnixStream;
 use std::thread;
 use std::time::{Duration, Instant};
 
+use super::calls;
 use super::pages::Pages;
 use crate::command::sockets::{Family, ReadPath};
 
@@ -38,7 +39,9 @@ pub fn try_paths(file: &File, len: usize) -> io::Result<[(Family, Trial); 2]> {
     let listener = TcpListener::bind("127.0.0.1:0")?;
     let theirs = TcpStream::connect(listener.local_addr()?)?;
     let (ours, _) = listener.accept()?;
-    let loopback = try_family(file, len, (ours.into(), theirs))?;
+    let ours = ours.into();
+    calls::unpaced(&ours);
+    let loopback = try_family(file, len, (ours, theirs))?;
     Ok([(Family::Unix, unix), (Family::Loopback, loopback)])
 }
 
