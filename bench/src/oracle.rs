@@ -97,8 +97,8 @@ impl Tally {
 /// One thing that is wrong.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Damage {
-    /// Where.
-    pub partition: u32,
+    /// Where, if it is in one partition.
+    pub partition: Option<u32>,
     /// At which offset, if it is there at all.
     pub offset: Option<i64>,
     /// What.
@@ -107,12 +107,14 @@ pub struct Damage {
 
 impl fmt::Display for Damage {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self.offset {
-            Some(offset) => {
-                write!(f, "partition {} offset {offset}: {}", self.partition, self.what)
+        if let Some(partition) = self.partition {
+            write!(f, "partition {partition}")?;
+            if let Some(offset) = self.offset {
+                write!(f, " offset {offset}")?;
             }
-            None => write!(f, "partition {}: {}", self.partition, self.what),
+            f.write_str(": ")?;
         }
+        f.write_str(&self.what)
     }
 }
 
@@ -231,6 +233,7 @@ impl Checker {
 
     fn say(&mut self, partition: u32, offset: Option<i64>, what: String) {
         if self.findings.examples.len() < EXAMPLES_MAX {
+            let partition = Some(partition);
             self.findings.examples.push(Damage { partition, offset, what });
         }
     }

@@ -19,6 +19,7 @@ pub mod machine;
 pub mod maker;
 pub mod measure;
 pub mod pace;
+pub mod peers;
 pub mod recorder;
 pub mod repeat;
 pub mod repeats;

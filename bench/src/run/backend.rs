@@ -68,7 +68,7 @@ pub struct Facts {
     pub notes: Vec<String>,
 }
 
-/// Whether what was acked can be read back.
+/// Whether what was acked can be read back once the instance is closed.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Verifiable {
     /// All of it.
@@ -85,6 +85,13 @@ pub trait Backend {
     /// # Errors
     /// A usage error if it can't do what the workload asks; else if something can't be made.
     fn open(&self, dir: &Path, workload: &Workload) -> Result<Box<dyn Instance>>;
+
+    /// Opens what an instance left in `dir`, closed or killed, to read it from the files. Of what a killed one had
+    /// not acked, some may be there.
+    ///
+    /// # Errors
+    /// If it can't be opened, or nothing is kept.
+    fn reopen(&self, dir: &Path, workload: &Workload) -> Result<Box<dyn Reader>>;
 }
 
 /// An open backend. All calls come from one thread, but for those of its readers.
@@ -92,7 +99,7 @@ pub trait Instance {
     /// What it does.
     fn facts(&self) -> Facts;
 
-    /// Whether [`Instance::reader`] gives all that was acked.
+    /// Whether [`Backend::reopen`] gives all that was acked.
     fn verifiable(&self) -> Verifiable;
 
     /// Takes a request. Never waits for the disk; allocates nothing once it runs.
@@ -108,13 +115,13 @@ pub trait Instance {
     /// What it has counted so far.
     fn counters(&self) -> Counters;
 
-    /// A reader for another thread.
+    /// A reader for another thread, which ends before the instance.
     ///
     /// # Errors
     /// If it can't be made, or nothing is kept.
     fn reader(&self) -> Result<Box<dyn Reader>>;
 
-    /// Ends it; what was acked can be read as long as it is open only. Nothing is in flight.
+    /// Ends it, without making anything safer than its ack said. Nothing is in flight.
     ///
     /// # Errors
     /// If something failed that no completion told.
@@ -135,4 +142,9 @@ pub trait Reader: Send {
         bytes_max: usize,
         into: &mut Vec<u8>,
     ) -> Result<()>;
+
+    /// What was found damaged when it was opened, in words.
+    fn damages(&self) -> Vec<String> {
+        Vec::new()
+    }
 }

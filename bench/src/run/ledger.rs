@@ -93,6 +93,10 @@ impl Ledger {
     pub fn verify(&self, reader: &mut dyn Reader) -> Result<Findings> {
         let mut findings = Findings::default();
         findings.tally.acked = self.records();
+        for what in reader.damages() {
+            findings.tally.corrupt += 1;
+            findings.examples.push(Damage { partition: None, offset: None, what });
+        }
         let mut bytes = Vec::with_capacity(2 * READ_BYTES);
         for partition in 0..self.partitions.len() as u32 {
             let mut reading = Reading::new(partition, self.producers, &mut findings);
@@ -234,7 +238,7 @@ impl<'a> Reading<'a> {
         self.clean = false;
         *count(&mut self.findings.tally) += by;
         if self.findings.examples.len() < EXAMPLES_MAX {
-            let (partition, offset) = (self.partition, Some(self.next_offset));
+            let (partition, offset) = (Some(self.partition), Some(self.next_offset));
             self.findings.examples.push(Damage { partition, offset, what });
         }
     }

@@ -83,18 +83,18 @@ impl Setting<'_> {
         let fetch = consumers.map(Consumers::finish).transpose();
         let recorded = recorder.finish();
         let (measured, fetch, recorded) = (measured?, fetch?, recorded?);
-        let verified = match instance.verifiable() {
+        let (facts, verifiable) = (instance.facts(), instance.verifiable());
+        instance.close()?;
+        let verified = match verifiable {
             Verifiable::No(why) => Err(why),
             Verifiable::Yes if measured.ended == Ended::Interrupted => {
                 Err("the user stopped the run".to_owned())
             }
             Verifiable::Yes => {
-                let mut reader = instance.reader()?;
+                let mut reader = self.backend.reopen(dir, workload)?;
                 Ok(measured.ledger.verify(reader.as_mut()).context("reading back")?)
             }
         };
-        let facts = instance.facts();
-        instance.close()?;
         Ok(One { measured, recorded, fetch, verified, facts })
     }
 

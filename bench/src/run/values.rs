@@ -501,8 +501,27 @@ pub enum BackendName {
     Ringmain,
     /// The engine on plain system calls
     Sync,
+    /// The least that durable appends can cost: one ring, one partition, O_DIRECT and RWF_DSYNC
+    Floor,
+    /// Threads with pwritev and a shared fdatasync, through the page cache
+    Pwrite,
+    /// io_uring through the page cache: a write linked to an fdatasync
+    BufferedRing,
+    /// The crate tokio-uring, a task a partition, through the page cache
+    TokioUring,
     /// Acks at once and keeps nothing: the generator's own ceiling
     Null,
+}
+
+impl BackendName {
+    /// The ways in which it can write; the first is its own.
+    pub fn write_modes(self) -> &'static [Mode] {
+        match self {
+            Self::Ringmain | Self::Sync | Self::Null => &[Mode::Direct, Mode::PageCache],
+            Self::Floor => &[Mode::Direct],
+            Self::Pwrite | Self::BufferedRing | Self::TokioUring => &[Mode::PageCache],
+        }
+    }
 }
 
 /// A value's name as it is typed.

@@ -10,6 +10,7 @@ use serde::{Deserialize, Serialize};
 
 use super::values::{
     Arrival, BackendName, Bytes, Codec, Flush, Keys, Mode, Prepare, Rate, Seconds, Sizes, Source,
+    name_of,
 };
 use crate::oracle::STAMP_BYTES;
 use crate::usage::usage;
@@ -78,7 +79,7 @@ pub struct Flags {
     /// group, os, interval:TIME or interval:TIME:BYTES: what an ack means [default: group]
     #[arg(long, value_name = "POLICY")]
     pub flush: Option<Flush>,
-    /// Past the page cache, or through it [default: direct]
+    /// Past the page cache, or through it [default: direct; page_cache where the backend has no other way]
     #[arg(long, value_name = "MODE", value_enum, hide_possible_values = false)]
     pub write_mode: Option<Mode>,
     /// How space is made ready ahead [default: prezero]
@@ -238,6 +239,7 @@ impl Flags {
         let no_lines = matches!(payload, Source::Ratio(_));
         let sizes = if no_lines { Sizes::Fixed(1024) } else { Sizes::Lines };
         let seconds = |seconds| Seconds(Duration::from_secs(seconds));
+        let backend = self.backend.unwrap_or(BackendName::Ringmain);
         Workload {
             dir: self.dir,
             partitions: self.partitions.unwrap_or(1),
@@ -252,13 +254,13 @@ impl Flags {
             payload,
             codec: self.codec.unwrap_or(Codec(ringmain::batch::Compression::None)),
             flush: self.flush.unwrap_or(Flush(FlushPolicy::Group)),
-            write_mode: self.write_mode.unwrap_or(Mode::Direct),
+            write_mode: self.write_mode.unwrap_or(backend.write_modes()[0]),
             prepare: self.prepare.unwrap_or(Prepare::Prezero),
             segment_bytes: self.segment_bytes.unwrap_or(Bytes(1 << 30)),
             seconds: self.seconds.unwrap_or(seconds(10)),
             warmup: self.warmup.unwrap_or(seconds(2)),
             repeats: self.repeats.unwrap_or(3),
-            backend: self.backend.unwrap_or(BackendName::Ringmain),
+            backend,
             cores: self.cores.unwrap_or(1),
             seed: self.seed.unwrap_or(1),
             out: self.out,
@@ -321,7 +323,7 @@ impl Workload {
     pub fn name(&self) -> String {
         let flush = self.flush.to_string();
         let flush = flush.split(':').next().unwrap_or_default();
-        let (backend, records) = (super::values::name_of(self.backend), self.batch_records);
+        let (backend, records) = (name_of(self.backend), self.batch_records);
         format!("{backend}-{flush}-p{}-b{records}", self.partitions)
     }
 
@@ -416,6 +418,35 @@ impl Workload {
     fn check_backend(&self) -> Result<()> {
         if self.backend == BackendName::Null && self.consumers > 0 {
             return Err(usage("--backend null keeps nothing that --consumers could read"));
+        }
+        if self.backend == BackendName::Floor {
+            self.check_floor()?;
+        }
+        let modes = self.backend.write_modes();
+        if !modes.contains(&self.write_mode) {
+            return Err(usage(format!(
+                "--backend {} writes in one way; leave --write-mode out, or say --write-mode {}",
+                name_of(self.backend),
+                name_of(modes[0])
+            )));
+        }
+        Ok(())
+    }
+
+    fn check_floor(&self) -> Result<()> {
+        let of = |flag: &str, value: &dyn std::fmt::Display, only: &str| {
+            Err(usage(format!(
+                "--backend floor is one ring with one file: {flag} {value} does not apply; {only}"
+            )))
+        };
+        if self.partitions > 1 {
+            return of("--partitions", &self.partitions, "leave it out");
+        }
+        if self.cores > 1 {
+            return of("--cores", &self.cores, "leave it out");
+        }
+        if matches!(self.flush.0, FlushPolicy::Interval { .. }) {
+            return of("--flush", &self.flush, "take group or os");
         }
         Ok(())
     }

@@ -73,12 +73,7 @@ impl Backend for Engine {
     fn open(&self, dir: &Path, workload: &Workload) -> Result<Box<dyn Instance>> {
         let engine = ringmain::Engine::open(self.config(dir, workload));
         let engine = engine.context("cannot open the engine")?;
-        let names: Vec<_> = (0..workload.partitions).map(|nth| (TOPIC.to_owned(), nth)).collect();
-        let mut logs = Vec::with_capacity(names.len());
-        for some in names.chunks(PARTITIONS_AT_ONCE) {
-            crate::interrupt::check()?;
-            logs.extend(engine.logs(some).context("cannot make partitions")?);
-        }
+        let logs = logs(&engine, workload)?;
         if workload.prepare != Prepare::None {
             let each = PREPARED_BYTES / u64::from(workload.partitions);
             let each = each.clamp(PREPARED_OF_ONE_MIN, PREPARED_OF_ONE_MAX);
@@ -88,17 +83,40 @@ impl Backend for Engine {
         let board = borrow_board(slots);
         board.enlist();
         let facts = facts(&engine, workload);
-        let durable = workload.flush.0 == FlushPolicy::Group;
         Ok(Box::new(Open {
             engine: Some(engine),
             logs,
             futures: (0..slots).map(|_| None).collect(),
             board,
             early: Vec::with_capacity(slots as usize),
-            isolation: if durable { Isolation::Durable } else { Isolation::Dirty },
+            isolation: isolation(workload),
             facts,
         }))
     }
+
+    fn reopen(&self, dir: &Path, workload: &Workload) -> Result<Box<dyn Reader>> {
+        let engine = ringmain::Engine::open(self.config(dir, workload));
+        let engine = engine.context("cannot open the engine again")?;
+        let logs = logs(&engine, workload)?;
+        Ok(Box::new(Logs { logs, isolation: isolation(workload), engine: Some(engine) }))
+    }
+}
+
+/// All partitions.
+fn logs(engine: &ringmain::Engine, workload: &Workload) -> Result<Vec<LogHandle>> {
+    let names: Vec<_> = (0..workload.partitions).map(|nth| (TOPIC.to_owned(), nth)).collect();
+    let mut logs = Vec::with_capacity(names.len());
+    for some in names.chunks(PARTITIONS_AT_ONCE) {
+        crate::interrupt::check()?;
+        logs.extend(engine.logs(some).context("cannot make partitions")?);
+    }
+    Ok(logs)
+}
+
+/// What was acked, and no more.
+fn isolation(workload: &Workload) -> Isolation {
+    let durable = workload.flush.0 == FlushPolicy::Group;
+    if durable { Isolation::Durable } else { Isolation::Dirty }
 }
 
 fn facts(engine: &ringmain::Engine, workload: &Workload) -> Facts {
@@ -190,12 +208,12 @@ impl Instance for Open {
     }
 
     fn reader(&self) -> Result<Box<dyn Reader>> {
-        Ok(Box::new(Logs { logs: self.logs.clone(), isolation: self.isolation }))
+        Ok(Box::new(Logs { logs: self.logs.clone(), isolation: self.isolation, engine: None }))
     }
 
     fn close(mut self: Box<Self>) -> Result<()> {
         let engine = self.engine.take().context("closed once")?;
-        // What was acked has been read back, and the directory goes: a clean end would only keep the user waiting.
+        // What was acked must be there without a clean end, which would make it safer than its ack said.
         engine.abandon();
         Ok(())
     }
@@ -214,6 +232,16 @@ impl Drop for Open {
 struct Logs {
     logs: Vec<LogHandle>,
     isolation: Isolation,
+    /// Where it was opened to be read only.
+    engine: Option<ringmain::Engine>,
+}
+
+impl Drop for Logs {
+    fn drop(&mut self) {
+        if let Some(engine) = self.engine.take() {
+            engine.abandon();
+        }
+    }
 }
 
 impl Reader for Logs {
@@ -228,6 +256,13 @@ impl Reader for Logs {
         let bytes = log.read_blocking(Offset::new(offset), bytes_max, self.isolation);
         into.extend_from_slice(&bytes.context("the engine cannot read")?);
         Ok(())
+    }
+
+    fn damages(&self) -> Vec<String> {
+        let Some(engine) = &self.engine else { return Vec::new() };
+        let report = engine.recovery();
+        let partitions = report.damage.iter().map(|damage| format!("{damage:?}"));
+        partitions.chain(report.journal_damage.iter().map(|d| format!("{d:?}"))).collect()
     }
 }
 

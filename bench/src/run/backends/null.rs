@@ -26,6 +26,10 @@ impl Backend for Null {
         let next = vec![0; workload.partitions as usize].into();
         Ok(Box::new(Nothing { next, done: Vec::with_capacity(workload.slots() as usize) }))
     }
+
+    fn reopen(&self, _: &Path, _: &Workload) -> Result<Box<dyn Reader>> {
+        bail!("the backend null keeps nothing")
+    }
 }
 
 impl Instance for Nothing {

@@ -78,7 +78,7 @@ fn a_wrong_value_in_a_file_is_named() {
 
 #[test]
 fn contradictions_are_refused_by_name() {
-    let cases: [(Flags, &[&str]); 9] = [
+    let cases: [(Flags, &[&str]); 12] = [
         (flags(|f| f.arrival = Some(Arrival::Poisson)), &["--arrival poisson", "--rate"]),
         (
             flags(|f| (f.producers, f.in_flight) = (Some(4096), Some(4096))),
@@ -102,6 +102,20 @@ fn contradictions_are_refused_by_name() {
         (
             flags(|f| (f.backend, f.consumers) = (Some(BackendName::Null), Some(1))),
             &["--backend null", "--consumers"],
+        ),
+        (
+            flags(|f| (f.backend, f.partitions) = (Some(BackendName::Floor), Some(2))),
+            &["--backend floor", "--partitions 2"],
+        ),
+        (
+            flags(|f| {
+                (f.backend, f.flush) = (Some(BackendName::Floor), "interval:1ms".parse().ok());
+            }),
+            &["--backend floor", "--flush interval:1ms"],
+        ),
+        (
+            flags(|f| (f.backend, f.write_mode) = (Some(BackendName::Pwrite), Some(Mode::Direct))),
+            &["--backend pwrite", "--write-mode page_cache"],
         ),
     ];
     for (flags, words) in cases {
