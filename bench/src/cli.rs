@@ -11,7 +11,7 @@ use crate::device::flags::{self as device, Device};
 use crate::manual;
 use crate::plan::{self, Row};
 use crate::reporting;
-use crate::run::{command::Run, compare::Compare, search::Search};
+use crate::run::{command::Run, compare::Compare, kill, search::Search};
 
 /// Shortest and longest run of `quick`.
 const SECONDS: RangeInclusive<u64> = 5..=3600;
@@ -154,6 +154,9 @@ pub enum Command {
     /// Reads back what a kill left
     #[command(hide = true, name = crash::CHECK)]
     CrashCheck(Crash),
+    /// Runs a workload until it is killed
+    #[command(hide = true, name = kill::LOAD)]
+    RunLoad(kill::Load),
 }
 
 /// Flags of the processes behind the crash test.

@@ -35,9 +35,19 @@ impl Latencies {
         Self(Histogram::new_with_bounds(1, NS_MAX, DIGITS).expect("the bounds are sane"))
     }
 
+    /// No latency, and room for none: what is left where all were merged into others.
+    pub fn none() -> Self {
+        Self(Histogram::new_with_bounds(1, 2, 0).expect("the bounds are sane"))
+    }
+
     /// Adds one. More than an hour counts as an hour.
     pub fn record(&mut self, ns: u64) {
         self.0.saturating_record(ns);
+    }
+
+    /// Adds all of `other`, and leaves it without any.
+    pub fn take(&mut self, other: &mut Self) {
+        self.merge(&std::mem::replace(other, Self::none()));
     }
 
     /// Adds all of `other`.

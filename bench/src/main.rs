@@ -6,7 +6,7 @@ use anyhow::Result;
 use clap::Parser;
 use ringmain_bench::cli::{Cli, Command};
 use ringmain_bench::interrupt::{self, Interrupted};
-use ringmain_bench::run::{command, compare, search, selftest};
+use ringmain_bench::run::{command, compare, kill, search, selftest};
 use ringmain_bench::usage::Usage;
 use ringmain_bench::{
     alone, crash, device, inspecting, manual, quick, reporting, verdict::Verdict,
@@ -48,6 +48,7 @@ fn run(cli: Cli) -> Result<Verdict> {
         Command::Floor(flags) => alone::floor(&flags),
         Command::Quick(flags) => quick::run(&flags),
         Command::Run(flags) => command::run(&flags),
+        Command::RunLoad(flags) => kill::load(&flags).map(|()| Verdict::Passed),
         Command::Search(flags) => search::run(&flags),
         Command::Compare(flags) => compare::run(&flags),
         Command::Selftest => selftest::run(),

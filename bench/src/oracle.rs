@@ -13,7 +13,7 @@ use serde::{Deserialize, Serialize};
 
 mod pipe;
 
-pub use pipe::{Reporter, collect, run_until_killed};
+pub use pipe::{Reporter, collect, run_until, run_until_killed};
 
 /// Bytes at the beginning of each value: producer, sequence, checksum.
 pub const STAMP_BYTES: usize = 4 + 8 + 4;

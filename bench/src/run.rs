@@ -13,6 +13,7 @@ pub mod consumers;
 pub mod draw;
 pub mod folder;
 pub mod hlog;
+pub mod kill;
 pub mod ledger;
 pub mod live;
 pub mod machine;

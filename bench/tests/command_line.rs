@@ -9,6 +9,9 @@ use std::{env, fs, process};
 use ringmain::batch::BatchBuilder;
 use ringmain::{Config, Engine};
 
+#[path = "command_line/run.rs"]
+mod run;
+
 const OK: i32 = 0;
 const DAMAGED: i32 = 1;
 const WRONG_USE: i32 = 2;

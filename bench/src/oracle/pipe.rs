@@ -4,7 +4,7 @@
 //! the end, which counts for nothing. Source of the bound: pipe(7), PIPE_BUF.
 
 use std::io::{self, ErrorKind, Read, Write};
-use std::process::{Command, ExitStatus, Stdio};
+use std::process::{ChildStdout, Command, ExitStatus, Stdio};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::thread;
 use std::time::{Duration, Instant};
@@ -117,6 +117,30 @@ fn whole(from: &mut impl Read, to: &mut [u8]) -> Result<bool> {
 /// If it can't be started, ends by itself, or reports too little within 30 s more.
 pub fn run_until_killed(child: &mut Command, time: Duration, acks_min: u64) -> Result<Vec<Ack>> {
     const GRACE: Duration = Duration::from_secs(30);
+    let begin = Instant::now();
+    let due = |reported| begin.elapsed() >= time && reported >= acks_min;
+    let (acks, ended) = run_until(child, time + GRACE, due, |from, reported| {
+        let mut acks = Vec::new();
+        collect(from, |ack| {
+            acks.push(ack);
+            reported.store(acks.len() as u64, Ordering::Relaxed);
+        })
+        .map(|()| acks)
+    })?;
+    judge(ended, acks, acks_min)
+}
+
+/// Starts `child`, has `read` take what it reports on its standard output and count it, and kills it with SIGKILL
+/// once that count is `due`, at latest after `limit`. Returns what was read, and how it ended if it was faster.
+///
+/// # Errors
+/// If it can't be started, what it reports can't be read, or the user stops the run.
+pub fn run_until<T: Send>(
+    child: &mut Command,
+    limit: Duration,
+    mut due: impl FnMut(u64) -> bool,
+    read: impl FnOnce(ChildStdout, &AtomicU64) -> Result<T> + Send,
+) -> Result<(T, Option<ExitStatus>)> {
     let mut child = child
         .stdin(Stdio::null())
         .stdout(Stdio::piped())
@@ -126,17 +150,10 @@ pub fn run_until_killed(child: &mut Command, time: Duration, acks_min: u64) -> R
     let reported = AtomicU64::new(0);
     let begin = Instant::now();
     thread::scope(|scope| {
-        let reader = scope.spawn(|| {
-            let mut acks = Vec::new();
-            collect(from, |ack| {
-                acks.push(ack);
-                reported.store(acks.len() as u64, Ordering::Relaxed);
-            })
-            .map(|()| acks)
-        });
+        let reader = scope.spawn(|| read(from, &reported));
         let mut ended = None;
-        while ended.is_none() && !interrupt::asked() && begin.elapsed() < time + GRACE {
-            if begin.elapsed() >= time && reported.load(Ordering::Relaxed) >= acks_min {
+        while ended.is_none() && !interrupt::asked() && begin.elapsed() < limit {
+            if due(reported.load(Ordering::Relaxed)) {
                 break;
             }
             thread::sleep(LOOK);
@@ -144,9 +161,9 @@ pub fn run_until_killed(child: &mut Command, time: Duration, acks_min: u64) -> R
         }
         child.kill().context("cannot kill the child")?;
         child.wait()?;
-        let acks = reader.join().ok().context("the reader panicked")??;
+        let read = reader.join().ok().context("the reader panicked")??;
         interrupt::check()?;
-        judge(ended, acks, acks_min)
+        Ok((read, ended))
     })
 }
 

@@ -157,11 +157,13 @@ fn of_run(run: &Subject) -> Vec<Verdict> {
         );
         Verdict::new("bad", "failed", found)
     } else if verify.verified {
-        Verdict::new(
-            "ok",
-            "ok",
-            format!("all {acked} acked records read back, once, in order and intact"),
-        )
+        let kills = match verify.kills.len() {
+            0 => String::new(),
+            kills => format!(", after {kills} kills (SIGKILL, which is no power cut) too"),
+        };
+        let found =
+            format!("all {acked} acked records read back, once, in order and intact{kills}");
+        Verdict::new("ok", "ok", found)
     } else {
         let why = verify.why_not.as_deref().unwrap_or("the run does not say why");
         Verdict::new("unknown", "not verified", why)

@@ -1,14 +1,21 @@
 //! Repeats become figures, and figures become warnings.
 
+use std::time::Duration;
+
+use super::kill::Killed;
 use super::machine::together;
 use super::measure::Ended;
 use super::repeat::One;
 use super::repeats::{LEVEL, interval};
-use super::result::{Generator, Interval, Latency, Phases, Repeat, RunResult, Verify, Warning};
+use super::result::{
+    Generator, Interval, Kill, Latency, Phases, Repeat, RunResult, Verify, Warning,
+};
 use super::values::Rate;
 use super::workload::Workload;
+use crate::device::Flush;
 use crate::histogram::Latencies;
 use crate::neighbours::Neighbours;
+use crate::oracle::Tally;
 use crate::stats::median;
 
 /// The share of what was due that must be acked.
@@ -40,8 +47,8 @@ fn repeat(one: &One, log: Option<String>) -> Repeat {
         records_per_s: measured.records as f64 / seconds,
         mib_per_s: measured.bytes as f64 / seconds / f64::from(1 << 20),
         due_records: measured.due_records,
-        latency_us: Latency::of(&one.recorded.corrected),
-        latency_uncorrected_us: Latency::of(&one.recorded.uncorrected),
+        latency_us: one.latency_us.clone(),
+        latency_uncorrected_us: one.latency_uncorrected_us.clone(),
         steady: one.recorded.steady,
         hlog: log,
         server: measured.server.clone(),
@@ -71,6 +78,7 @@ pub fn result(
         records_per_s: of(|r| r.records_per_s),
         mib_per_s,
         device_mib_per_s,
+        raw_flush_us: None,
         percent_of_device: device_mib_per_s.filter(|d| *d > 0.0).map(|d| mib_per_s / d * 100.0),
         closed_loop: target.is_none(),
         target_records_per_s: target,
@@ -116,18 +124,32 @@ pub fn verify(ones: &[One]) -> Verify {
     for one in ones {
         match &one.verified {
             Ok(findings) => {
-                let (sum, own) = (&mut verify.tally, findings.tally);
-                sum.acked += own.acked;
-                sum.lost += own.lost;
-                sum.duplicated += own.duplicated;
-                sum.reordered += own.reordered;
-                sum.corrupt += own.corrupt;
+                add(&mut verify.tally, findings.tally);
                 verify.examples.extend(findings.examples.iter().map(ToString::to_string));
             }
             Err(why) => (verify.verified, verify.why_not) = (false, Some(why.clone())),
         }
     }
     verify
+}
+
+/// Adds what kills left.
+pub fn verify_kills(verify: &mut Verify, kills: &[Killed]) {
+    for Killed { after, findings } in kills {
+        let tally = findings.tally;
+        add(&mut verify.tally, tally);
+        verify.kills.push(Kill { after_ms: after.as_secs_f64() * 1000.0, tally });
+        let examples = findings.examples.iter();
+        verify.examples.extend(examples.map(|example| format!("after a kill: {example}")));
+    }
+}
+
+fn add(sum: &mut Tally, own: Tally) {
+    sum.acked += own.acked;
+    sum.lost += own.lost;
+    sum.duplicated += own.duplicated;
+    sum.reordered += own.reordered;
+    sum.corrupt += own.corrupt;
 }
 
 /// What to know before a figure is quoted.
@@ -160,6 +182,15 @@ pub fn warnings(
             "the generator was busy {busy:.0} % of the time: the target may be faster than this"
         );
         warn("generator_bound", text);
+    }
+    if let Some(us) = result.raw_flush_us
+        && Flush::judge(Duration::from_secs_f64(us / 1e6)) == Flush::TooFast
+    {
+        let text = format!(
+            "a flush takes {us:.1} us, which no disk does: this device or file system does not flush, and \
+             durable here means written"
+        );
+        warn("flush_too_fast", text);
     }
     for note in neighbours.map(Neighbours::notes).unwrap_or_default() {
         warn("busy_machine", note);

@@ -9,6 +9,7 @@ use super::assemble;
 use super::backends::backend;
 use super::baseline;
 use super::folder::{self, Folder};
+use super::kill::{self, Killed};
 use super::live::Live;
 use super::measure::Ended;
 use super::repeat::{One, Setting};
@@ -100,18 +101,22 @@ pub fn execute(workload: &Workload, quiet: bool) -> Result<Document> {
     let live = Live::new((workload.seconds.0 + workload.warmup.0) * workload.repeats, quiet);
     let measured = repeats(&setting, &mut dir, &folder, &live);
     let done = measured.and_then(|(ones, logs)| {
+        let kills = kills(&setting, &mut dir, &live)?;
         let device = device(&setting, &mut dir, &live)?;
-        Ok((ones, logs, device))
+        Ok((ones, logs, kills, device))
     });
     live.clear();
-    let (ones, logs, device) = done.inspect_err(|_| folder.clone().discard())?;
+    let (ones, logs, kills, device) = done.inspect_err(|_| folder.clone().discard())?;
     drop(dir);
-    let result = assemble::result(workload, &ones, &logs, device);
-    let verify = assemble::verify(&ones);
+    let mut result = assemble::result(workload, &ones, &logs, device.mib_per_s);
+    result.raw_flush_us = device.flush_us;
+    let mut verify = assemble::verify(&ones);
+    assemble::verify_kills(&mut verify, &kills);
     let neighbours = watch.end();
     let mut warnings = assemble::warnings(&result, &verify, &ones, neighbours.as_ref());
     warnings.extend(env.warnings.iter().map(|text| Warning::new("environment", text.as_str())));
     let whole = ones.len() == workload.repeats as usize
+        && kills.len() == workload.kills as usize
         && ones.iter().all(|one| one.measured.ended != Ended::Interrupted);
     let document = Document {
         schema: SCHEMA,
@@ -152,23 +157,68 @@ fn repeats(
         let name = format!("repeat-{nth}");
         let place = dir.subdir(&name)?;
         let log = format!("{name}.hlog");
-        let one = setting.repeat(nth, &place, Some(&folder.path().join(&log)), part);
+        let path = folder.path().join(&log);
+        let one = setting.repeat(nth, &place, Some(&path), part);
         dir.remove_subdir(&name)?;
-        ones.push(one.with_context(|| format!("repeat {nth}"))?);
+        let one = unless_stopped(one).with_context(|| format!("repeat {nth}"))?;
+        let Some(one) = one.filter(|one| one.measured.records > 0 || !interrupt::asked()) else {
+            folder.take_back(&log)?;
+            break;
+        };
+        ones.push(one);
+        if let [first, .., last] = &mut ones[..] {
+            first.absorb(last);
+        }
         logs.push(Some(log));
     }
-    let empty = ones.iter().all(|one: &One| one.measured.records == 0);
-    if interrupt::asked() && empty {
+    if interrupt::asked() && ones.is_empty() {
         return Err(Interrupted.into());
     }
     Ok((ones, logs))
 }
 
-fn device(setting: &Setting<'_>, dir: &mut WorkDir, live: &Live) -> Result<Option<f64>> {
+/// Kills, or as many as there were before the user stopped.
+fn kills(setting: &Setting<'_>, dir: &mut WorkDir, live: &Live) -> Result<Vec<Killed>> {
+    let mut kills = Vec::new();
+    for nth in 1..=setting.workload.kills {
+        if interrupt::asked() {
+            break;
+        }
+        let _part = live.part(format!("kill {nth} of {}", setting.workload.kills));
+        let name = format!("kill-{nth}");
+        let place = dir.subdir(&name)?;
+        let killed = kill::kill_and_check(setting, nth, &place);
+        dir.remove_subdir(&name)?;
+        kills.extend(unless_stopped(killed).with_context(|| format!("kill {nth}"))?);
+    }
+    Ok(kills)
+}
+
+/// What the raw device does in the same run: its rate, and what a flush costs. Nothing if the user stops it.
+#[derive(Default)]
+struct Raw {
+    mib_per_s: Option<f64>,
+    flush_us: Option<f64>,
+}
+
+fn device(setting: &Setting<'_>, dir: &mut WorkDir, live: &Live) -> Result<Raw> {
     if setting.workload.backend == BackendName::Null || interrupt::asked() {
-        return Ok(None);
+        return Ok(Raw::default());
     }
     let _part = live.part("the raw device");
-    let place = dir.subdir("device")?;
-    baseline::device_mib_per_s(&place, setting.workload, setting.payload).map(Some)
+    let (place, alone) = (dir.subdir("device")?, dir.subdir("flush")?);
+    let rate = baseline::device_mib_per_s(&place, setting.workload, setting.payload);
+    let flush = baseline::flush_latencies(&alone, setting.payload);
+    Ok(Raw {
+        mib_per_s: unless_stopped(rate)?,
+        flush_us: unless_stopped(flush)?.map(|found| found.p50().as_nanos() as f64 / 1000.0),
+    })
+}
+
+/// Nothing, if the user stopped it: what there is already is kept.
+fn unless_stopped<T>(result: Result<T>) -> Result<Option<T>> {
+    match result {
+        Err(error) if error.is::<Interrupted>() => Ok(None),
+        result => result.map(Some),
+    }
 }

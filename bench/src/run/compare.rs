@@ -61,7 +61,11 @@ pub fn obstacles(a: &Document, b: &Document) -> Vec<String> {
         |document: &Document| serde_json::to_value(&document.workload).unwrap_or_default();
     let (x, y) = (settings(a), settings(b));
     // Where data and results went, and how often, does not change what is measured; a backend is what one compares.
-    let free = ["dir", "out", "repeats", "backend"];
+    let mut free = vec!["dir", "out", "repeats", "kills", "backend"];
+    if a.workload.backend != b.workload.backend {
+        // Some can write in one way only.
+        free.push("write-mode");
+    }
     if let Value::Object(map) = &x {
         for (name, value) in map.iter().filter(|(name, _)| !free.contains(&name.as_str())) {
             if *value != y[name] {

@@ -68,6 +68,8 @@ pub enum FolderError {
 #[derive(Clone, Debug)]
 pub struct Folder {
     path: PathBuf,
+    /// Whether what it lies in was made for it.
+    made_out: bool,
 }
 
 fn io(path: &Path) -> impl FnOnce(std::io::Error) -> FolderError + '_ {
@@ -80,12 +82,13 @@ impl Folder {
     /// # Errors
     /// If it can't be made.
     pub fn create(out: &Path, name: &str) -> Result<Self, FolderError> {
+        let made_out = !out.exists();
         fs::create_dir_all(out).map_err(io(out))?;
         for nth in 1..SAME_MAX {
             let again = if nth == 1 { String::new() } else { format!("-{nth}") };
             let path = out.join(format!("{name}{again}"));
             match fs::create_dir(&path) {
-                Ok(()) => return Ok(Self { path }),
+                Ok(()) => return Ok(Self { path, made_out }),
                 Err(e) if e.kind() == std::io::ErrorKind::AlreadyExists => {}
                 Err(e) => return Err(io(&path)(e)),
             }
@@ -108,10 +111,28 @@ impl Folder {
         fs::write(&path, text).map_err(io(&path))
     }
 
+    /// Removes one of its files, if it is there.
+    ///
+    /// # Errors
+    /// If it can't be removed.
+    pub fn take_back(&self, name: &str) -> Result<(), FolderError> {
+        let path = self.path.join(name);
+        match fs::remove_file(&path) {
+            Err(e) if e.kind() != std::io::ErrorKind::NotFound => Err(io(&path)(e)),
+            _ => Ok(()),
+        }
+    }
+
     /// Removes it with all in it: nothing was measured.
     pub fn discard(self) {
         // It holds a few small files of this run; one that can't be removed is no reason to hide why the run ended.
         let _ = fs::remove_dir_all(&self.path);
+        if self.made_out
+            && let Some(out) = self.path.parent()
+        {
+            // It stays if another run has put something into it.
+            let _ = fs::remove_dir(out);
+        }
     }
 }
 

@@ -4,10 +4,13 @@
 //! back, the partition's batches must come to the same sum: each is where its ack said, none more, none less. The
 //! records' own stamps say what is wrong where it is wrong: a producer's numbers must rise by one in each partition.
 
+use std::collections::HashMap;
+
 use anyhow::{Context, Result};
 use ringmain::batch::{BatchView, batches};
 
 use super::backend::Reader;
+use super::workload::Workload;
 use crate::interrupt;
 use crate::oracle::{Damage, Findings, Stamp, Tally};
 
@@ -36,7 +39,7 @@ struct Account {
 }
 
 /// One acked batch.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Entry {
     /// Where it went.
     pub partition: u32,
@@ -91,28 +94,61 @@ impl Ledger {
     /// # Errors
     /// If it can't be read, or the user stops the run. What is read and wrong is a finding.
     pub fn verify(&self, reader: &mut dyn Reader) -> Result<Findings> {
-        let mut findings = Findings::default();
-        findings.tally.acked = self.records();
-        for what in reader.damages() {
-            findings.tally.corrupt += 1;
-            findings.examples.push(Damage { partition: None, offset: None, what });
-        }
-        let mut bytes = Vec::with_capacity(2 * READ_BYTES);
+        let mut findings = begin(self.records(), reader);
         for partition in 0..self.partitions.len() as u32 {
             let mut reading = Reading::new(partition, self.producers, &mut findings);
-            loop {
-                interrupt::check()?;
-                bytes.clear();
-                let from = reading.next_offset;
-                let fetched = reader.fetch(partition, from, READ_BYTES, &mut bytes);
-                fetched.with_context(|| format!("partition {partition} from offset {from}"))?;
-                if bytes.is_empty() || !reading.take(&bytes) {
-                    break;
-                }
-            }
+            reading.all(reader)?;
             let lanes = partition as usize * self.producers as usize;
             let lanes = &self.lanes[lanes..lanes + self.producers as usize];
             reading.end(self.partitions[partition as usize], lanes);
+        }
+        Ok(findings)
+    }
+}
+
+fn begin(acked: u64, reader: &dyn Reader) -> Findings {
+    let mut findings = Findings::default();
+    findings.tally.acked = acked;
+    for what in reader.damages() {
+        findings.tally.corrupt += 1;
+        findings.examples.push(Damage { partition: None, offset: None, what });
+    }
+    findings
+}
+
+/// What a process had acked before it was killed, as far as it could tell: all of that must be there. More may be.
+#[derive(Debug, Default)]
+pub struct Told {
+    /// Records, by partition and what the batch is.
+    batches: HashMap<(u32, u64), u32>,
+    records: u64,
+}
+
+impl Told {
+    /// Takes an ack.
+    pub fn acked(&mut self, entry: Entry) {
+        self.batches.insert((entry.partition, entry.mix()), entry.records);
+        self.records += u64::from(entry.records);
+    }
+
+    /// Reads all of it back.
+    ///
+    /// # Errors
+    /// As [`Ledger::verify`].
+    pub fn verify(mut self, workload: &Workload, reader: &mut dyn Reader) -> Result<Findings> {
+        let mut findings = begin(self.records, reader);
+        for partition in 0..workload.partitions {
+            let mut reading = Reading::new(partition, workload.producers, &mut findings);
+            reading.told = Some(&mut self.batches);
+            reading.all(reader)?;
+        }
+        let lost: u64 = self.batches.values().map(|records| u64::from(*records)).sum();
+        if lost > 0 {
+            let partition = self.batches.keys().map(|(partition, _)| *partition).min();
+            let what =
+                format!("{} acked batches are not at the offset of their ack", self.batches.len());
+            findings.tally.lost += lost;
+            findings.examples.push(Damage { partition, offset: None, what });
         }
         Ok(findings)
     }
@@ -128,12 +164,38 @@ struct Reading<'a> {
     sum: u64,
     clean: bool,
     findings: &'a mut Findings,
+    /// After a kill: what must be there. What is not in it was not acked, and may be missing.
+    told: Option<&'a mut HashMap<(u32, u64), u32>>,
 }
 
 impl<'a> Reading<'a> {
     fn new(partition: u32, producers: u32, findings: &'a mut Findings) -> Self {
         let next = vec![0; producers as usize];
-        Self { partition, next_offset: 0, next, gaps: Vec::new(), sum: 0, clean: true, findings }
+        Self {
+            partition,
+            next_offset: 0,
+            next,
+            gaps: Vec::new(),
+            sum: 0,
+            clean: true,
+            findings,
+            told: None,
+        }
+    }
+
+    /// Reads it to its end.
+    fn all(&mut self, reader: &mut dyn Reader) -> Result<()> {
+        let mut bytes = Vec::with_capacity(2 * READ_BYTES);
+        loop {
+            interrupt::check()?;
+            bytes.clear();
+            let (partition, from) = (self.partition, self.next_offset);
+            let fetched = reader.fetch(partition, from, READ_BYTES, &mut bytes);
+            fetched.with_context(|| format!("partition {partition} from offset {from}"))?;
+            if bytes.is_empty() || !self.take(&bytes) {
+                return Ok(());
+            }
+        }
     }
 
     /// Takes what was fetched; false if nothing behind it can be found.
@@ -186,6 +248,9 @@ impl<'a> Reading<'a> {
         let entry =
             Entry { partition: self.partition, producer, sequence, offset: base, records: count };
         self.sum = self.sum.wrapping_add(entry.mix());
+        if let Some(told) = &mut self.told {
+            told.remove(&(self.partition, entry.mix()));
+        }
     }
 
     fn place(&mut self, stamp: Stamp) {
@@ -201,6 +266,10 @@ impl<'a> Reading<'a> {
                 self.gaps.push((producer, next, sequence));
             }
             self.next[producer as usize] = sequence + 1;
+            if self.told.is_some() {
+                // What is missing was acked, and is counted at the end, or it was not.
+                return;
+            }
             return self.wrong(
                 |tally| &mut tally.lost,
                 sequence - next,
@@ -213,7 +282,7 @@ impl<'a> Reading<'a> {
             let (_, from, to) = self.gaps.swap_remove(at);
             let rest = [(producer, from, sequence), (producer, sequence + 1, to)];
             self.gaps.extend(rest.into_iter().filter(|(_, from, to)| from < to));
-            self.findings.tally.lost -= 1;
+            self.findings.tally.lost -= u64::from(self.told.is_none());
             self.wrong(|tally| &mut tally.reordered, 1, format!("{named} comes after a later one"));
         } else {
             self.wrong(|tally| &mut tally.duplicated, 1, format!("{named} is here again"));

@@ -12,6 +12,7 @@ use anyhow::{Context, Result, bail};
 
 use super::backend::{Completion, Instance, Request};
 use super::consumers::AckTimes;
+use super::kill::Teller;
 use super::ledger::{Entry, Ledger};
 use super::machine::{Machine, Moment};
 use super::maker::Maker;
@@ -122,6 +123,8 @@ pub struct Tools<'a, P> {
     pub machine: Machine,
     /// When batches were acked, for consumers.
     pub acks: Option<Arc<AckTimes>>,
+    /// Who is told of each ack, if this process is to be killed.
+    pub teller: Option<Teller<'a>>,
 }
 
 #[derive(Clone, Copy, Debug, Default)]
@@ -340,6 +343,9 @@ impl<'a, P: Pace> Repeat<'a, P> {
         for completion in done.drain(..) {
             self.ack(completion)?;
         }
+        if let Some(teller) = &mut self.tools.teller {
+            teller.flush().context("the parent is gone")?;
+        }
         Ok(())
     }
 
@@ -353,7 +359,11 @@ impl<'a, P: Pace> Repeat<'a, P> {
         let offset = acked.base_offset;
         self.buffers[completion.slot as usize] = acked.buffer;
         self.in_flight -= 1;
-        self.ledger.acked(Entry { partition, producer, sequence, offset, records });
+        let entry = Entry { partition, producer, sequence, offset, records };
+        self.ledger.acked(entry);
+        if let Some(teller) = &mut self.tools.teller {
+            teller.acked(entry);
+        }
         if let Some(acks) = &self.tools.acks {
             acks.acked(partition, offset, self.now);
         }

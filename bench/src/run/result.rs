@@ -74,6 +74,9 @@ pub struct RunResult {
     pub mib_per_s: f64,
     /// What the device does raw, in the same run.
     pub device_mib_per_s: Option<f64>,
+    /// What a flush alone costs: the median of durable writes of 4 KiB, one at a time.
+    #[serde(default)]
+    pub raw_flush_us: Option<f64>,
     /// `mib_per_s` beside it.
     pub percent_of_device: Option<f64>,
     /// Whether batches were due when a place in flight was free, and not by a schedule.
@@ -265,12 +268,25 @@ pub struct Verify {
     /// Why nothing was.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub why_not: Option<String>,
-    /// The counts of all repeats, warm-ups included.
+    /// The counts of all repeats, warm-ups and kills included.
     #[serde(flatten)]
     pub tally: Tally,
+    /// What each kill left.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub kills: Vec<Kill>,
     /// The first damages in words.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub examples: Vec<String>,
+}
+
+/// What a child left that ran the same load and was ended by SIGKILL, which is no power cut.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Serialize, Deserialize)]
+pub struct Kill {
+    /// From its first ack to the kill, in milliseconds.
+    pub after_ms: f64,
+    /// The counts.
+    #[serde(flatten)]
+    pub tally: Tally,
 }
 
 /// One thing to know before a figure is quoted.

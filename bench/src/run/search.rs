@@ -76,6 +76,8 @@ pub fn run(flags: &Search) -> Result<Verdict> {
     }
     let mut workload =
         Workload::from_parts(flags.run.workload.as_deref(), flags.run.flags.clone())?;
+    // One kill shows what the many probes of one workload would show again and again.
+    workload.kills = flags.run.flags.kills.unwrap_or(0);
     if flags.run.dry_run {
         print!("{}", workload.to_toml()?);
         return Ok(Verdict::Passed);

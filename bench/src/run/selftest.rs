@@ -55,7 +55,16 @@ fn load(
     let maker = Maker::new(workload, &payload, 1)?;
     let recorder = Recorder::start(None, Live::silent())?;
     let machine = Machine::of(&std::env::temp_dir());
-    let tools = Tools { workload, instance, maker, recorder: &recorder, pace, machine, acks: None };
+    let tools = Tools {
+        workload,
+        instance,
+        maker,
+        recorder: &recorder,
+        pace,
+        machine,
+        acks: None,
+        teller: None,
+    };
     let measured = measure(tools, Times::of(workload, u64::MAX))?;
     Ok((measured, recorder.finish()?))
 }

@@ -12,6 +12,7 @@ pub fn table(document: &Document) -> String {
         let (low, high) = (human::count(low), human::count(high));
         lines.push(format!("95 % interval (t): {low} to {high} records/s"));
     }
+    lines.push(server(result));
     let verify = &document.verify;
     if verify.verified {
         let (word, t) = (if verify.tally.is_clean() { "ok" } else { "FAILED" }, verify.tally);
@@ -19,6 +20,13 @@ pub fn table(document: &Document) -> String {
             "verify {word}: {} acked, {} lost, {} duplicated, {} reordered, {} corrupt",
             t.acked, t.lost, t.duplicated, t.reordered, t.corrupt
         ));
+        let acked: u64 = verify.kills.iter().map(|kill| kill.tally.acked).sum();
+        if !verify.kills.is_empty() {
+            lines.push(format!(
+                "  of these {acked} by {} processes that were killed in mid-load (SIGKILL, which is no power cut)",
+                verify.kills.len()
+            ));
+        }
         lines.extend(verify.examples.iter().map(|example| format!("  {example}")));
     }
     let warning =
@@ -38,6 +46,20 @@ fn headline(result: &RunResult) -> String {
         result.repeats.len(),
         result.repeats.first().map_or(0.0, |r| r.seconds),
     )
+}
+
+/// What the machine did, as far as it is known.
+fn server(result: &RunResult) -> String {
+    let server = &result.server;
+    let some = |value: Option<String>| value.unwrap_or_default();
+    let cores = format!("{:.2} cores  {:.0} MiB resident", server.cpu_cores, server.rss_mib);
+    let written = server.write_amplification.map(|times| format!("  {times:.2} written per byte"));
+    let flushes = server.flushes.map(|count| format!("  {} flushes", human::count(count as f64)));
+    let alone = result.raw_flush_us.map(|us| format!(" (one alone {})", human::micros(us)));
+    let switches = server.context_switches_per_s.map(human::count);
+    let switches = switches.map(|count| format!("  {count} context switches/s"));
+    let workers = server.io_wq_cores.map(|cores| format!("  {cores:.2} cores in io-wq"));
+    [cores, some(written), some(flushes), some(alone), some(switches), some(workers)].concat()
 }
 
 fn latencies(result: &RunResult) -> Vec<String> {

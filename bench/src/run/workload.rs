@@ -100,6 +100,9 @@ pub struct Flags {
     /// What is measured [default: ringmain]
     #[arg(long, value_name = "NAME", value_enum)]
     pub backend: Option<BackendName>,
+    /// Times that a child under the same load is killed, and what it had acked read back [default: 1; 0 for null]
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(0..=100))]
+    pub kills: Option<u32>,
     /// Cores that the log may use, a shard each; the producers have one of their own [default: 1]
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..=256))]
     pub cores: Option<u32>,
@@ -156,6 +159,9 @@ pub struct Workload {
     pub repeats: u32,
     /// What is measured.
     pub backend: BackendName,
+    /// Kills.
+    #[serde(default)]
+    pub kills: u32,
     /// Cores of the log.
     pub cores: u32,
     /// Seed.
@@ -228,6 +234,7 @@ impl Flags {
             warmup: self.warmup.or(under.warmup),
             repeats: self.repeats.or(under.repeats),
             backend: self.backend.or(under.backend),
+            kills: self.kills.or(under.kills),
             cores: self.cores.or(under.cores),
             seed: self.seed.or(under.seed),
             out: self.out.or(under.out),
@@ -261,6 +268,7 @@ impl Flags {
             warmup: self.warmup.unwrap_or(seconds(2)),
             repeats: self.repeats.unwrap_or(3),
             backend,
+            kills: self.kills.unwrap_or(u32::from(backend != BackendName::Null)),
             cores: self.cores.unwrap_or(1),
             seed: self.seed.unwrap_or(1),
             out: self.out,
@@ -418,6 +426,9 @@ impl Workload {
     fn check_backend(&self) -> Result<()> {
         if self.backend == BackendName::Null && self.consumers > 0 {
             return Err(usage("--backend null keeps nothing that --consumers could read"));
+        }
+        if self.backend == BackendName::Null && self.kills > 0 {
+            return Err(usage("--backend null keeps nothing that --kills could look for"));
         }
         if self.backend == BackendName::Floor {
             self.check_floor()?;

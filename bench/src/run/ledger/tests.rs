@@ -25,12 +25,12 @@ fn renumber(batches: &mut [Vec<u8>]) {
 }
 
 /// Two producers, two partitions, batches of five records.
-fn loaded() -> (Ledger, Kept) {
+fn loaded() -> (Vec<Entry>, Kept) {
     let text = "producers = 2\npartitions = 2\nbatch-records = 5\nrecord-bytes = 50";
     let workload = Workload::from_toml(text).expect("a workload");
     let payload = Payload::generated(1 << 20);
     let mut maker = Maker::new(&workload, &payload, 0).expect("a maker");
-    let (mut ledger, mut kept) = (Ledger::new(2, 2), Kept(vec![Vec::new(), Vec::new()]));
+    let (mut entries, mut kept) = (Vec::new(), Kept(vec![Vec::new(), Vec::new()]));
     for producer in (0..2).cycle().take(40) {
         let made = maker.make(producer, Vec::new(), 7).expect("made");
         let place = &mut kept.0[made.partition as usize];
@@ -39,13 +39,17 @@ fn loaded() -> (Ledger, Kept) {
         bytes[..8].copy_from_slice(&offset.to_be_bytes());
         place.push(bytes);
         let (partition, sequence) = (made.partition, made.sequence);
-        ledger.acked(Entry { partition, producer, sequence, offset, records: 5 });
+        entries.push(Entry { partition, producer, sequence, offset, records: 5 });
     }
-    (ledger, kept)
+    (entries, kept)
 }
 
 fn after(change: impl FnOnce(&mut Vec<Vec<u8>>)) -> Tally {
-    let (ledger, mut kept) = loaded();
+    let (entries, mut kept) = loaded();
+    let mut ledger = Ledger::new(2, 2);
+    for entry in entries {
+        ledger.acked(entry);
+    }
     change(&mut kept.0[1]);
     ledger.verify(&mut kept).expect("readable").tally
 }
@@ -94,4 +98,38 @@ fn batches_that_changed_places_across_producers_are_not_where_their_acks_said() 
         renumber(batches);
     });
     assert_eq!((tally.reordered, tally.lost, tally.corrupt), (1, 0, 0));
+}
+
+/// What a kill leaves, when the last acks of partition 1 were given and not told.
+fn after_kill(change: impl FnOnce(&mut Vec<Vec<u8>>)) -> Tally {
+    let (mut entries, mut kept) = loaded();
+    let last = entries.iter().filter(|entry| entry.partition == 1).map(|entry| entry.offset).max();
+    entries.retain(|entry| entry.partition == 0 || Some(entry.offset) != last);
+    let mut told = Told::default();
+    for entry in entries {
+        told.acked(entry);
+    }
+    change(&mut kept.0[1]);
+    let workload = Workload::from_toml("producers = 2\npartitions = 2").expect("a workload");
+    told.verify(&workload, &mut kept).expect("readable").tally
+}
+
+#[test]
+fn after_a_kill_more_may_be_there_and_what_was_told_must_be() {
+    let clean = Tally { acked: 195, ..Tally::default() };
+    assert_eq!(after_kill(|_| ()), clean, "one more than was told");
+    assert_eq!(after_kill(|batches| drop(batches.pop())), clean, "just what was told");
+    let lost = after_kill(|batches| batches.truncate(batches.len() - 2));
+    assert_eq!(lost, Tally { lost: 5, ..clean });
+    let twice = after_kill(|batches| {
+        let last = batches[batches.len() - 1].clone();
+        batches.push(last);
+        renumber(batches);
+    });
+    assert_eq!(twice, Tally { duplicated: 5, ..clean });
+    let swapped = after_kill(|batches| {
+        batches.swap(3, 5);
+        renumber(batches);
+    });
+    assert!(swapped.lost > 0 && swapped.reordered > 0, "{swapped:?}");
 }

@@ -7,7 +7,7 @@ use std::path::PathBuf;
 use std::sync::Arc;
 
 use anyhow::{Context, Result};
-use ringmain::batch::BatchHeader;
+use ringmain::batch::validate_stored;
 use ringmain::limits::BATCH_BYTES_MAX;
 
 use super::store::Store;
@@ -140,7 +140,11 @@ impl Reader for Files {
                     missing = Some(bytes);
                     break;
                 }
-                let Ok(header) = BatchHeader::decode(&self.bytes[taken..]) else { break };
+                let Ok(header) = validate_stored(&self.bytes[taken..taken + bytes]) else {
+                    // Torn: what comes behind counts for nothing.
+                    missing = Some(bytes);
+                    break;
+                };
                 cursor.offset += i64::from(header.last_offset_delta) + 1;
                 taken += bytes;
             }
