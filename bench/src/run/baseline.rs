@@ -17,6 +17,9 @@ use crate::payload::Payload;
 /// Bytes of the file that is written over and over.
 const FILE_BYTES: u64 = 128 << 20;
 
+/// Bytes that all of it takes on the disk.
+pub const DISK_BYTES: u64 = FILE_BYTES + FLUSH_FILE_BYTES;
+
 /// Of the file that small blocks are written to.
 const FLUSH_FILE_BYTES: u64 = 4 << 20;
 

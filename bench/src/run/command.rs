@@ -23,8 +23,9 @@ use crate::interrupt::{self, Interrupted};
 use crate::json::command_line;
 use crate::neighbours::Watch;
 use crate::payload::Payload;
+use crate::usage::usage;
 use crate::verdict::Verdict;
-use crate::workdir::WorkDir;
+use crate::workdir::{WorkDir, free_bytes};
 
 /// Bytes of a generated payload.
 const GENERATED_BYTES: usize = 32 << 20;
@@ -96,7 +97,10 @@ pub fn execute(workload: &Workload, quiet: bool) -> Result<Document> {
     let env = Env::capture(dir.path());
     let out = workload.out.clone().unwrap_or_else(|| folder::DEFAULT.into());
     let host = folder::host();
-    let folder = Folder::create(&out, &format!("{started}-{host}-{}", workload.name()))?;
+    let folder = Folder::create(&out, &format!("{started}-{host}-{}", workload.name()));
+    let folder = folder.map_err(|error| {
+        usage(format!("--out {}: {error}; give a directory you may write to", out.display()))
+    })?;
     let setting = Setting { workload, backend: backend.as_ref(), payload: &payload };
     let live = Live::new((workload.seconds.0 + workload.warmup.0) * workload.repeats, quiet);
     let measured = repeats(&setting, &mut dir, &folder, &live);
@@ -114,6 +118,10 @@ pub fn execute(workload: &Workload, quiet: bool) -> Result<Document> {
     assemble::verify_kills(&mut verify, &kills);
     let neighbours = watch.end();
     let mut warnings = assemble::warnings(&result, &verify, &ones, neighbours.as_ref());
+    if device.no_room {
+        let text = "too little space is free to measure the raw device beside the load";
+        warnings.push(Warning::new("device_not_measured", text));
+    }
     warnings.extend(env.warnings.iter().map(|text| Warning::new("environment", text.as_str())));
     let whole = ones.len() == workload.repeats as usize
         && kills.len() == workload.kills as usize
@@ -199,11 +207,16 @@ fn kills(setting: &Setting<'_>, dir: &mut WorkDir, live: &Live) -> Result<Vec<Ki
 struct Raw {
     mib_per_s: Option<f64>,
     flush_us: Option<f64>,
+    /// Not measured, because the disk is too full.
+    no_room: bool,
 }
 
 fn device(setting: &Setting<'_>, dir: &mut WorkDir, live: &Live) -> Result<Raw> {
     if setting.workload.backend == BackendName::Null || interrupt::asked() {
         return Ok(Raw::default());
+    }
+    if free_bytes(dir.path())? < baseline::DISK_BYTES {
+        return Ok(Raw { no_room: true, ..Raw::default() });
     }
     let _part = live.part("the raw device");
     let (place, alone) = (dir.subdir("device")?, dir.subdir("flush")?);
@@ -212,6 +225,7 @@ fn device(setting: &Setting<'_>, dir: &mut WorkDir, live: &Live) -> Result<Raw> 
     Ok(Raw {
         mib_per_s: unless_stopped(rate)?,
         flush_us: unless_stopped(flush)?.map(|found| found.p50().as_nanos() as f64 / 1000.0),
+        no_room: false,
     })
 }
 

@@ -19,12 +19,12 @@ const SAME_MAX: u32 = 1000;
 #[derive(Debug, Error)]
 pub enum FolderError {
     /// A file can't be read or written.
-    #[error("{path}: {source}")]
+    #[error("{path}: {error}")]
     Io {
         /// Which file.
         path: PathBuf,
         /// Why.
-        source: std::io::Error,
+        error: std::io::Error,
     },
     /// It has no `summary.json`.
     #[error("{0}: no summary.json in it; name a directory that run has written")]
@@ -73,7 +73,7 @@ pub struct Folder {
 }
 
 fn io(path: &Path) -> impl FnOnce(std::io::Error) -> FolderError + '_ {
-    |source| FolderError::Io { path: path.to_owned(), source }
+    |error| FolderError::Io { path: path.to_owned(), error }
 }
 
 impl Folder {
@@ -93,8 +93,8 @@ impl Folder {
                 Err(e) => return Err(io(&path)(e)),
             }
         }
-        let source = std::io::ErrorKind::AlreadyExists.into();
-        Err(FolderError::Io { path: out.join(name), source })
+        let error = std::io::ErrorKind::AlreadyExists.into();
+        Err(FolderError::Io { path: out.join(name), error })
     }
 
     /// Where it is.

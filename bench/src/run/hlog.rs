@@ -35,12 +35,12 @@ const MAX_DIVISOR: f64 = 1e6;
 #[derive(Debug, Error)]
 pub enum HlogError {
     /// The file can't be read or written.
-    #[error("{path}: {source}")]
+    #[error("{path}: {error}")]
     Io {
         /// Which file.
         path: PathBuf,
         /// Why.
-        source: std::io::Error,
+        error: std::io::Error,
     },
     /// It ends before its end: the run was killed, or the file was cut.
     #[error(
@@ -86,7 +86,7 @@ pub fn write(
     began: SystemTime,
     body: impl FnOnce(&mut dyn FnMut(&Interval) -> Result<(), HlogError>) -> Result<(), HlogError>,
 ) -> Result<(), HlogError> {
-    let failed = |source| HlogError::Io { path: path.to_owned(), source };
+    let failed = |error| HlogError::Io { path: path.to_owned(), error };
     let mut to = BufWriter::new(File::create_new(path).map_err(failed)?);
     let mut serializer = V2DeflateSerializer::new();
     {
@@ -124,7 +124,7 @@ pub fn read(path: &Path) -> Result<Vec<Interval>, HlogError> {
 /// # Errors
 /// If the file can't be read, is none, or is cut off.
 pub fn each(path: &Path, mut visit: impl FnMut(Interval)) -> Result<(), HlogError> {
-    let failed = |source| HlogError::Io { path: path.to_owned(), source };
+    let failed = |error| HlogError::Io { path: path.to_owned(), error };
     let mut from = BufReader::new(File::open(path).map_err(failed)?);
     let mut deserializer = Deserializer::new();
     let (mut line, mut whole, mut intervals) = (Vec::new(), false, 0);

@@ -52,7 +52,7 @@ fn every_backend_is_measured_and_what_it_acked_is_there_after_its_end_and_after_
 #[test]
 fn a_run_that_cannot_be_says_why_in_one_line_and_leaves_nothing() {
     let file = "unknown.toml";
-    let cases: [(&str, &[&str]); 7] = [
+    let cases: [(&str, &[&str]); 8] = [
         ("--workload unknown.toml", &["unknown.toml", "'in_flight'", "did you mean 'in-flight'"]),
         ("--workload absent.toml", &["absent.toml", "No such file"]),
         ("--backend floor --partitions 4", &["--backend floor", "--partitions 4"]),
@@ -60,6 +60,7 @@ fn a_run_that_cannot_be_says_why_in_one_line_and_leaves_nothing() {
         ("--backend null --kills 2", &["--backend null", "--kills"]),
         ("--dir unknown.toml", &["--dir unknown.toml"]),
         ("--dir /proc/ringmain", &["--dir /proc/ringmain"]),
+        ("--out /proc/ringmain", &["--out /proc/ringmain", "may write to"]),
     ];
     for (line, words) in cases {
         let place = Place::new("run-wrong");
