@@ -6,6 +6,7 @@ use std::path::PathBuf;
 use clap::{Args, Parser, Subcommand};
 use ringmain::types::PartitionName;
 
+use crate::claims::command::Claims;
 use crate::crash;
 use crate::device::flags::{self as device, Device};
 use crate::manual;
@@ -64,6 +65,17 @@ Examples:
 
 Exit codes: 0 found, 1 no rate holds the bound, 2 a wrong flag, value or path.";
 
+const CLAIMS_EXAMPLES: &str = "\
+Examples:
+  ringmain-bench claims                                  all, in about five minutes
+  ringmain-bench claims group-commit batching            two of them
+  ringmain-bench claims --full --dir /mnt/nvme/bench     all, in about forty minutes, on another disk
+  ringmain-bench claims --list                           what is claimed
+  ringmain-bench claims sequential --rules               how it is decided, fixed before the run
+  ringmain-bench claims --json --quiet | jq '.claims[] | {name, verdict, ratio, interval}'
+
+Exit codes: 0 ok, whatever the verdicts; 1 an experiment broke; 2 a wrong flag, value or path; 130 interrupted.";
+
 const COMPARE_EXAMPLES: &str = "\
 Examples:
   ringmain-bench compare results/before results/after
@@ -118,6 +130,9 @@ pub enum Command {
     /// The highest rate that holds a bound of latency
     #[command(after_help = SEARCH_EXAMPLES)]
     Search(Box<Search>),
+    /// Which well-known claims about logs hold here, by how much, and where they stop
+    #[command(after_help = CLAIMS_EXAMPLES)]
+    Claims(Claims),
     /// Two runs side by side, and whether they differ
     #[command(after_help = COMPARE_EXAMPLES)]
     Compare(Compare),

@@ -15,6 +15,7 @@ use serde::Serialize;
 use crate::interrupt;
 use crate::payload::Payload;
 use crate::prepared::{BLOCK_BYTES, write_with};
+use crate::random::Random;
 use crate::sample::Sample;
 
 pub mod command;
@@ -132,12 +133,20 @@ impl Plot {
 struct Field {
     files: Vec<(FileHandle, u64)>,
     file_bytes: u64,
+    /// Whether requests go to places drawn at random, each once before any comes again.
+    scattered: bool,
+    /// These places, for requests of one size.
+    places: Vec<u32>,
 }
 
 impl Field {
     /// The file and the position of the request after `turn` others: one file after the other, each from its
     /// beginning to its end and again.
     fn next(&mut self, turn: usize, job: &Job) -> (FileHandle, u64) {
+        if self.scattered {
+            let place = self.places[turn % self.places.len()];
+            return (self.files[0].0, u64::from(place) * job.request_bytes as u64);
+        }
         let (file, pos) = &mut self.files[turn % job.files];
         if *pos + job.request_bytes as u64 > self.file_bytes {
             *pos = 0;
@@ -145,6 +154,19 @@ impl Field {
         let at = *pos;
         *pos += job.request_bytes as u64;
         (*file, at)
+    }
+
+    /// Draws the places of requests of this size, if it has none.
+    fn draw(&mut self, request_bytes: usize) {
+        let count = (self.file_bytes / request_bytes as u64) as u32;
+        if self.places.len() == count as usize {
+            return;
+        }
+        self.places = (0..count).collect();
+        let mut random = Random::new(u64::from(count));
+        for last in (1..count).rev() {
+            self.places.swap(last as usize, random.below(last + 1) as usize);
+        }
     }
 }
 
@@ -190,7 +212,8 @@ impl<R: Ring> Device<R> {
         for plot in plots {
             let files = plot.paths.iter().map(|path| Ok((device.open_file(path, plot.direct)?, 0)));
             let files = files.collect::<Result<Vec<_>>>()?;
-            device.fields.push(Field { files, file_bytes: plot.file_bytes });
+            let (scattered, places) = (false, Vec::new());
+            device.fields.push(Field { files, file_bytes: plot.file_bytes, scattered, places });
         }
         Ok(device)
     }
@@ -201,6 +224,12 @@ impl<R: Ring> Device<R> {
         let done = done.with_context(|| format!("cannot open {}", path.display()))?;
         let Done::File(file) = done else { unreachable!("an open completes with a file") };
         Ok(file)
+    }
+
+    /// From now on requests to the first file of that plot go to places drawn at random, each once before any comes
+    /// again, so that two in flight never share a block.
+    pub fn scatter(&mut self, plot: usize) {
+        self.fields[plot].scattered = true;
     }
 
     /// Whether the kernel took the memory as registered buffers.
@@ -220,6 +249,10 @@ impl<R: Ring> Device<R> {
         assert!(job.operations() <= self.ring.capacity(), "the ring holds them");
         let room = field.file_bytes / job.request_bytes as u64 * job.files as u64;
         assert!(room >= job.depth as u64, "two requests in flight never share a block");
+        if field.scattered {
+            assert_eq!(job.files, 1, "one file's places are drawn");
+            self.fields[job.plot].draw(job.request_bytes);
+        }
         let mut requests = vec![Request { started: Instant::now(), parts: 0 }; job.depth];
         let mut idle: Vec<usize> = (0..job.depth).collect();
         let mut spare = self.room_to_read(job)?;

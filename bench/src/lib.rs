@@ -3,11 +3,13 @@
 //! From top to bottom: a command (`cli`) becomes a plan of arms (`quick`), each arm runs in slices against
 //! the disk (`device`, `floor`, `clients`), slices become figures (`histogram`, `stats`), figures become
 //! ratios and sentences (`reading`), and all of it a screen, a page and a document (`screen`, `report`, `json`).
+//! `claims` does the same for experiments that end in a verdict.
 
 pub mod alone;
 pub mod appends;
 pub mod batches;
 pub mod board;
+pub mod claims;
 pub mod cli;
 pub mod clients;
 pub mod clock;

@@ -9,7 +9,7 @@ use ringmain_bench::interrupt::{self, Interrupted};
 use ringmain_bench::run::{command, compare, kill, search, selftest};
 use ringmain_bench::usage::Usage;
 use ringmain_bench::{
-    alone, crash, device, inspecting, manual, quick, reporting, verdict::Verdict,
+    alone, claims, crash, device, inspecting, manual, quick, reporting, verdict::Verdict,
 };
 
 const CHECK_FAILED: u8 = 1;
@@ -25,6 +25,7 @@ fn main() -> ExitCode {
             | Command::Floor(_)
             | Command::Run(_)
             | Command::Search(_)
+            | Command::Claims(_)
     );
     if stops_cleanly {
         interrupt::install();
@@ -50,6 +51,7 @@ fn run(cli: Cli) -> Result<Verdict> {
         Command::Run(flags) => command::run(&flags),
         Command::RunLoad(flags) => kill::load(&flags).map(|()| Verdict::Passed),
         Command::Search(flags) => search::run(&flags),
+        Command::Claims(flags) => claims::command::run(&flags),
         Command::Compare(flags) => compare::run(&flags),
         Command::Selftest => selftest::run(),
         Command::Device(flags) => device::command::run(&flags),

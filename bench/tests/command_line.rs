@@ -459,3 +459,19 @@ fn completions_and_manual_pages_are_printed_or_written() {
     assert!(place.names().contains(&"ringmain-bench-verify.1".to_owned()), "{:?}", place.names());
     assert_eq!(place.run(&["man", "--out", "absent"]).status.code(), Some(DAMAGED));
 }
+
+#[test]
+fn claims_are_listed_with_their_rules_and_an_unknown_one_is_named() {
+    let place = Place::new("claims");
+    let listed = place.run(&["claims", "--list"]);
+    assert_eq!(listed.status.code(), Some(OK), "{}", stderr(&listed));
+    let text = String::from_utf8(listed.stdout).expect("UTF-8");
+    assert!(text.lines().any(|line| line.starts_with("sequential ")), "{text}");
+    let rules = place.run(&["claims", "sequential", "--rules"]);
+    let text = String::from_utf8(rules.stdout).expect("UTF-8");
+    assert!(text.starts_with("## sequential\n") && text.contains(">= 1.10"), "{text}");
+    let wrong = place.run(&["claims", "blockchain"]);
+    assert_eq!(wrong.status.code(), Some(WRONG_USE));
+    assert!(stderr(&wrong).contains("there are sequential"), "{}", stderr(&wrong));
+    assert!(place.names().is_empty(), "nothing is left");
+}

@@ -1,0 +1,32 @@
+//! The claims: what is said of message logs everywhere, each as an experiment with its verdict's rule fixed before.
+//!
+//! From top to bottom: a claim is data and one function (`claim`), its arms run in rounds (`conduct`), rounds become
+//! ratios and a verdict (`rule`), and those a document (`document`), a screen (`screen`) and a page.
+//!
+//! How to add one:
+//! 1. A file `claims/<name>.rs` with `pub(super) static CLAIM: Claim`: the sentence so that it can be wrong, the arms,
+//!    the rules (each a ratio of one figure of two arms, with its bound), and what could fool it.
+//! 2. `prepare` makes files and engines below [`claim::Stage::dir`] and gives a closure for each arm, which runs for
+//!    the time it is given and returns a [`claim::Slice`]. What is slow to make is made there, not in the closure. An
+//!    arm that can't run here is given as absent, with the reason.
+//! 3. A line in [`CLAIMS`], and the output of `ringmain-bench claims --rules NAME` in docs/claims.md: a test holds one
+//!    against the other.
+
+use claim::Claim;
+
+pub mod claim;
+pub mod command;
+pub mod conduct;
+pub mod document;
+pub mod rule;
+mod rules;
+mod screen;
+mod sequential;
+
+/// All of them, in the order in which they teach.
+pub static CLAIMS: &[&Claim] = &[&sequential::CLAIM];
+
+/// The claim of that name.
+pub fn claim(name: &str) -> Option<&'static Claim> {
+    CLAIMS.iter().copied().find(|claim| claim.name == name)
+}

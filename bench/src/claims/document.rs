@@ -1,0 +1,235 @@
+//! What `claims` prints with `--json`, and writes as `summary.json`. Its fields are described in `docs/json.md`.
+
+use std::path::PathBuf;
+
+use anyhow::{Context, Result};
+use serde::{Deserialize, Serialize};
+use serde_json::Value;
+
+use super::claim::Slice;
+use super::conduct::{Conducted, Measured};
+use super::rule::{Figure, Finding, Judged, Outcome};
+use crate::env::Env;
+use crate::histogram::Latencies;
+use crate::payload::About;
+use crate::run::result::{Latency, State};
+use crate::stats::{median, spread};
+
+/// Version of the document. A field may be added under the same number; none is removed or changes its meaning.
+pub const SCHEMA: u32 = 1;
+
+/// What [`Document::kind`] says.
+pub const KIND: &str = "claims";
+
+/// The whole document.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct Document {
+    /// [`SCHEMA`].
+    pub schema: u32,
+    /// [`KIND`].
+    pub kind: String,
+    /// How it ended.
+    pub state: State,
+    /// The command line.
+    pub command: String,
+    /// When it began, in UTC.
+    pub started: String,
+    /// The machine's name.
+    pub host: String,
+    /// `quick` or `full`.
+    pub effort: String,
+    /// What the order of the arms in each round was drawn with.
+    pub seed: u64,
+    /// The machine.
+    pub env: Env,
+    /// The payload.
+    pub payload: About,
+    /// Who else used the processors; null where the system does not say.
+    pub neighbours: Option<Value>,
+    /// Wall time of the run.
+    pub seconds: f64,
+    /// The claims, in the order in which they ran.
+    pub claims: Vec<Entry>,
+    /// What to know before the figures are quoted.
+    pub notes: Vec<String>,
+    /// Where all of it lies.
+    pub directory: Option<PathBuf>,
+}
+
+/// One claim.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct Entry {
+    /// Its name.
+    pub name: String,
+    /// What is claimed.
+    pub sentence: String,
+    /// What was found.
+    pub verdict: Finding,
+    /// Which comparisons came to what, or why there are none.
+    pub why: String,
+    /// The first comparison's ratio.
+    pub ratio: Option<f64>,
+    /// Where it lies with 95 % confidence.
+    pub interval: Option<(f64, f64)>,
+    /// All comparisons.
+    pub comparisons: Vec<Comparison>,
+    /// Which figure of the arms the picture shows.
+    pub headline: String,
+    /// The arms.
+    pub arms: Vec<ArmEntry>,
+    /// Whole rounds.
+    pub rounds: usize,
+    /// Wall time.
+    pub seconds: f64,
+    /// What to know before the figures are quoted.
+    pub notes: Vec<String>,
+}
+
+/// One comparison.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct Comparison {
+    /// Under which circumstances.
+    pub when: String,
+    /// The arm that the claim is about.
+    pub of: String,
+    /// The arm it is held against.
+    pub over: String,
+    /// What is compared.
+    pub figure: String,
+    /// Where the ratio must lie.
+    pub bound: String,
+    /// The median of the rounds' ratios.
+    pub ratio: Option<f64>,
+    /// Where it lies with 95 % confidence.
+    pub interval: Option<(f64, f64)>,
+    /// The ratio of each round.
+    pub ratios: Vec<f64>,
+    /// What it came to.
+    pub outcome: Outcome,
+}
+
+/// One arm.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct ArmEntry {
+    /// Its name.
+    pub name: String,
+    /// What it stands beside.
+    pub group: String,
+    /// Its name within the group.
+    pub label: String,
+    /// What it does.
+    pub about: String,
+    /// Why it did not run.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub absent: Option<String>,
+    /// The headline figure of each round.
+    pub rounds: Vec<f64>,
+    /// Its median, least and most, for people.
+    pub told: String,
+    /// Median over the rounds.
+    pub records_per_s: Option<f64>,
+    /// Median over the rounds.
+    pub mib_per_s: Option<f64>,
+    /// Over all rounds' requests together.
+    pub latency_us: Latency,
+    /// Median over the rounds: cores' worth of time of the process.
+    pub cpu_cores: Option<f64>,
+    /// Sum over the rounds: bytes that the disk took meanwhile.
+    pub device_bytes: Option<u64>,
+    /// Largest over smallest rate.
+    pub spread: Option<f64>,
+    /// Medians of figures of its own.
+    #[serde(default, skip_serializing_if = "serde_json::Map::is_empty")]
+    pub figures: serde_json::Map<String, Value>,
+}
+
+impl Document {
+    /// As printed.
+    ///
+    /// # Errors
+    /// None that can be met: it holds strings and numbers.
+    pub fn text(&self) -> Result<String> {
+        Ok(serde_json::to_string_pretty(self).context("strings and numbers only")? + "\n")
+    }
+}
+
+impl Entry {
+    /// Of an experiment.
+    pub fn of(conducted: &Conducted) -> Self {
+        let Conducted { claim, finding, judged, arms, .. } = conducted;
+        let first = judged.first();
+        Self {
+            name: claim.name.to_owned(),
+            sentence: claim.sentence.to_owned(),
+            verdict: *finding,
+            why: conducted.why.clone(),
+            ratio: first.and_then(|judged| judged.ratio),
+            interval: first.and_then(|judged| judged.interval),
+            comparisons: judged.iter().map(Comparison::of).collect(),
+            headline: claim.headline.told().to_owned(),
+            arms: arms.iter().map(|arm| ArmEntry::of(arm, claim.headline)).collect(),
+            rounds: conducted.rounds,
+            seconds: conducted.seconds,
+            notes: conducted.notes.clone(),
+        }
+    }
+}
+
+impl Comparison {
+    fn of(judged: &Judged) -> Self {
+        let rule = &judged.rule;
+        Self {
+            when: rule.when.to_owned(),
+            of: rule.of.to_owned(),
+            over: rule.over.to_owned(),
+            figure: rule.figure.name().to_owned(),
+            bound: rule.bound.to_string(),
+            ratio: judged.ratio,
+            interval: judged.interval,
+            ratios: judged.ratios.clone(),
+            outcome: judged.outcome,
+        }
+    }
+}
+
+impl ArmEntry {
+    fn of(measured: &Measured, headline: Figure) -> Self {
+        let Measured { arm, slices, absent } = measured;
+        let mut latencies = Latencies::new();
+        for slice in slices {
+            latencies.merge(&slice.sample.latencies);
+        }
+        let rates: Vec<f64> = slices.iter().map(|slice| slice.sample.records_per_s()).collect();
+        let rounds: Vec<f64> = slices.iter().filter_map(|slice| headline.of(slice)).collect();
+        let told = median(rounds.iter().copied()).map(|value| headline.show(value));
+        let bytes: Option<Vec<u64>> = slices.iter().map(|slice| slice.device_bytes).collect();
+        Self {
+            name: arm.name.to_owned(),
+            group: arm.group.to_owned(),
+            label: arm.label.to_owned(),
+            about: arm.about.to_owned(),
+            absent: absent.clone(),
+            rounds,
+            told: told.unwrap_or_default(),
+            records_per_s: median(rates.iter().copied()),
+            mib_per_s: median(slices.iter().map(|slice| slice.sample.mib_per_s())),
+            latency_us: Latency::of(&latencies),
+            cpu_cores: median(slices.iter().filter_map(|slice| slice.cpu_cores)),
+            device_bytes: bytes.filter(|bytes| !bytes.is_empty()).map(|bytes| bytes.iter().sum()),
+            spread: spread(&rates),
+            figures: figures(slices),
+        }
+    }
+}
+
+fn figures(slices: &[Slice]) -> serde_json::Map<String, Value> {
+    let Some(first) = slices.first() else { return serde_json::Map::new() };
+    let of = |slice: &Slice, name: &str| {
+        slice.figures.iter().find(|(own, _)| *own == name).map(|(_, value)| *value)
+    };
+    let named = first.figures.iter().filter_map(|&(name, _)| {
+        let value = median(slices.iter().filter_map(|slice| of(slice, name)))?;
+        Some((name.to_owned(), Value::from(value)))
+    });
+    named.collect()
+}

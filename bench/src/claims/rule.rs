@@ -1,0 +1,301 @@
+//! When a claim holds: comparisons of two arms with a bound each, fixed before the run, and what they come to.
+
+use std::fmt;
+
+use serde::{Deserialize, Serialize};
+
+use super::claim::Slice;
+use crate::human;
+use crate::stats::{interval_of_median, median};
+
+/// What of a slice is compared.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Figure {
+    /// Records a second; for raw arms, requests.
+    RecordsPerS,
+    /// Mebibytes a second.
+    MibPerS,
+    /// Median latency.
+    P50,
+    /// The latency that one in a hundred exceeds.
+    P99,
+    /// Processor time of the whole process a mebibyte.
+    CpuPerMib,
+    /// One of the arm's own ([`Slice::with`]).
+    Named(&'static str, Unit),
+}
+
+/// How a figure of an arm's own is told.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Unit {
+    /// A bare number.
+    Plain,
+    /// Bytes.
+    Bytes,
+    /// Microseconds.
+    Micros,
+}
+
+impl Figure {
+    /// Its name in documents.
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::RecordsPerS => "records_per_s",
+            Self::MibPerS => "mib_per_s",
+            Self::P50 => "p50_us",
+            Self::P99 => "p99_us",
+            Self::CpuPerMib => "cpu_us_per_mib",
+            Self::Named(name, _) => name,
+        }
+    }
+
+    /// Its name for people.
+    pub const fn told(self) -> &'static str {
+        match self {
+            Self::RecordsPerS => "records a second",
+            Self::MibPerS => "MiB a second",
+            Self::P50 => "median latency",
+            Self::P99 => "p99 latency",
+            Self::CpuPerMib => "processor time a MiB",
+            Self::Named(name, _) => name,
+        }
+    }
+
+    /// A value of it for people.
+    pub fn show(self, value: f64) -> String {
+        match self {
+            Self::RecordsPerS => format!("{}/s", human::count(value)),
+            Self::MibPerS => format!("{} MiB/s", human::digits(value)),
+            Self::P50 | Self::P99 | Self::CpuPerMib | Self::Named(_, Unit::Micros) => {
+                human::micros(value)
+            }
+            Self::Named(_, Unit::Bytes) => human::bytes(value as u64),
+            Self::Named(_, Unit::Plain) => human::digits(value),
+        }
+    }
+
+    /// Of a slice; none if it has none.
+    pub fn of(self, slice: &Slice) -> Option<f64> {
+        let sample = &slice.sample;
+        let latency = |quantile: f64| {
+            (sample.latencies.count() > 0)
+                .then(|| sample.latencies.quantile(quantile) as f64 / 1000.0)
+        };
+        match self {
+            Self::RecordsPerS => Some(sample.records_per_s()),
+            Self::MibPerS => Some(sample.mib_per_s()),
+            Self::P50 => latency(0.5),
+            Self::P99 => latency(0.99),
+            Self::CpuPerMib => {
+                let rate = sample.mib_per_s();
+                slice.cpu_cores.filter(|_| rate > 0.0).map(|cores| cores / rate * 1e6)
+            }
+            Self::Named(name, _) => {
+                slice.figures.iter().find(|(own, _)| *own == name).map(|(_, value)| *value)
+            }
+        }
+    }
+}
+
+/// Where a ratio must lie.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub enum Bound {
+    /// No lower.
+    AtLeast(f64),
+    /// No higher.
+    AtMost(f64),
+}
+
+impl fmt::Display for Bound {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::AtLeast(bound) => write!(f, ">= {bound:.2}"),
+            Self::AtMost(bound) => write!(f, "<= {bound:.2}"),
+        }
+    }
+}
+
+/// One comparison: the figure of one arm over that of another.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Rule {
+    /// The arm that the claim is about.
+    pub of: &'static str,
+    /// The arm it is held against.
+    pub over: &'static str,
+    /// What is compared.
+    pub figure: Figure,
+    /// Where the ratio must lie for the claim to hold.
+    pub bound: Bound,
+    /// Under which circumstances, such as `at 4 KiB, one at a time`.
+    pub when: &'static str,
+}
+
+/// What a comparison came to.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Outcome {
+    /// The whole interval lies within the bound.
+    Holds,
+    /// The whole interval lies beyond it.
+    DoesNotHold,
+    /// The bound lies in the interval: the rounds do not tell.
+    Undecided,
+    /// An arm did not run.
+    NotMeasured,
+}
+
+/// A comparison with its figures.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Judged {
+    /// Which one.
+    pub rule: Rule,
+    /// The ratio of each round.
+    pub ratios: Vec<f64>,
+    /// Their median.
+    pub ratio: Option<f64>,
+    /// Where it lies with 95 % confidence.
+    pub interval: Option<(f64, f64)>,
+    /// What it came to.
+    pub outcome: Outcome,
+}
+
+impl Rule {
+    /// Judges by the ratio of each round: arms of one round share the machine's mood.
+    pub fn judge(&self, of: &[Slice], over: &[Slice]) -> Judged {
+        let value = |slice| self.figure.of(slice);
+        let pairs = of.iter().zip(over).filter_map(|(a, b)| Some((value(a)?, value(b)?)));
+        let ratios: Vec<f64> = pairs.filter(|(_, b)| *b > 0.0).map(|(a, b)| a / b).collect();
+        let interval = interval_of_median(&ratios);
+        let outcome = match (interval, self.bound) {
+            (None, _) => Outcome::NotMeasured,
+            (Some((low, _)), Bound::AtLeast(bound)) if low >= bound => Outcome::Holds,
+            (Some((_, high)), Bound::AtLeast(bound)) if high < bound => Outcome::DoesNotHold,
+            (Some((_, high)), Bound::AtMost(bound)) if high <= bound => Outcome::Holds,
+            (Some((low, _)), Bound::AtMost(bound)) if low > bound => Outcome::DoesNotHold,
+            _ => Outcome::Undecided,
+        };
+        Judged { rule: *self, ratio: median(ratios.iter().copied()), ratios, interval, outcome }
+    }
+}
+
+/// What an experiment says of a claim.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Finding {
+    /// Every comparison holds.
+    Holds,
+    /// None does.
+    DoesNotHold,
+    /// Some do, and some do not.
+    Depends,
+    /// The experiment can't tell on this machine.
+    NotMeasurable,
+}
+
+impl fmt::Display for Finding {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Holds => "holds",
+            Self::DoesNotHold => "does not hold",
+            Self::Depends => "depends",
+            Self::NotMeasurable => "not measurable here",
+        })
+    }
+}
+
+/// The finding that comparisons add up to. Those that were not measured are passed over; one that is undecided leaves
+/// the claim open, unless others hold and others do not: then it depends either way.
+pub fn finding(judged: &[Judged]) -> Finding {
+    let any = |outcome| judged.iter().any(|one| one.outcome == outcome);
+    match (any(Outcome::Holds), any(Outcome::DoesNotHold), any(Outcome::Undecided)) {
+        (true, true, _) => Finding::Depends,
+        (true, false, false) => Finding::Holds,
+        (false, true, false) => Finding::DoesNotHold,
+        (_, _, true) | (false, false, false) => Finding::NotMeasurable,
+    }
+}
+
+/// The reasons for a finding, in words: which comparisons came to what.
+pub fn reasons(judged: &[Judged]) -> String {
+    let told = |outcome| {
+        let some = judged.iter().filter(|one| one.outcome == outcome);
+        some.map(|one| match (one.ratio, one.interval) {
+            (Some(ratio), Some((low, high))) => format!(
+                "{} ({} x, {} to {})",
+                one.rule.when,
+                human::digits(ratio),
+                human::digits(low),
+                human::digits(high)
+            ),
+            _ => one.rule.when.to_owned(),
+        })
+        .collect::<Vec<_>>()
+        .join("; ")
+    };
+    let parts = [
+        ("holds", told(Outcome::Holds)),
+        ("does not hold", told(Outcome::DoesNotHold)),
+        ("too restless to tell", told(Outcome::Undecided)),
+        ("not measured", told(Outcome::NotMeasured)),
+    ];
+    let filled = parts.into_iter().filter(|(_, cases)| !cases.is_empty());
+    filled.map(|(head, cases)| format!("{head} {cases}")).collect::<Vec<_>>().join(". ") + "."
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use super::*;
+    use crate::sample::Sample;
+
+    const RULE: Rule = Rule {
+        of: "a",
+        over: "b",
+        figure: Figure::RecordsPerS,
+        bound: Bound::AtLeast(1.1),
+        when: "always",
+    };
+
+    fn slices(rates: &[u64]) -> Vec<Slice> {
+        let slice =
+            |&records| Slice::of(Sample { records, ..Sample::empty(Duration::from_secs(1)) });
+        rates.iter().map(slice).collect()
+    }
+
+    fn outcome(rule: &Rule, of: &[u64], over: &[u64]) -> Outcome {
+        rule.judge(&slices(of), &slices(over)).outcome
+    }
+
+    #[test]
+    fn a_bound_inside_the_interval_decides_nothing() {
+        let steady = [100, 101, 99, 100, 100];
+        assert_eq!(outcome(&RULE, &[200, 190, 210, 201, 202], &steady), Outcome::Holds);
+        assert_eq!(outcome(&RULE, &[100, 99, 101, 100, 104], &steady), Outcome::DoesNotHold);
+        assert_eq!(outcome(&RULE, &[100, 140, 105, 120, 111], &steady), Outcome::Undecided);
+        assert_eq!(outcome(&RULE, &[200, 200], &steady), Outcome::NotMeasured);
+        let most = Rule { bound: Bound::AtMost(1.1), ..RULE };
+        assert_eq!(outcome(&most, &[200, 190, 210, 201, 202], &steady), Outcome::DoesNotHold);
+        assert_eq!(outcome(&most, &[100, 99, 101, 100, 104], &steady), Outcome::Holds);
+    }
+
+    #[test]
+    fn a_machine_that_slows_down_between_rounds_changes_no_ratio() {
+        let judged = RULE.judge(&slices(&[200, 100, 50]), &slices(&[100, 50, 25]));
+        assert_eq!((judged.ratio, judged.interval), (Some(2.0), Some((2.0, 2.0))));
+    }
+
+    #[test]
+    fn the_finding_follows_from_the_comparisons() {
+        use Outcome::{DoesNotHold, Holds, NotMeasured, Undecided};
+        let of = |outcomes: &[Outcome]| {
+            let one = |&outcome| Judged { outcome, ..RULE.judge(&[], &[]) };
+            finding(&outcomes.iter().map(one).collect::<Vec<_>>())
+        };
+        assert_eq!(of(&[Holds, Holds, NotMeasured]), Finding::Holds);
+        assert_eq!(of(&[DoesNotHold]), Finding::DoesNotHold);
+        assert_eq!(of(&[Holds, DoesNotHold, Undecided]), Finding::Depends);
+        assert_eq!(of(&[Holds, Undecided]), Finding::NotMeasurable);
+        assert_eq!(of(&[]), Finding::NotMeasurable);
+    }
+}
