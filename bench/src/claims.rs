@@ -14,17 +14,33 @@
 
 use claim::Claim;
 
+mod appending;
+mod batching;
 pub mod claim;
 pub mod command;
 pub mod conduct;
 pub mod document;
+mod durability_levels;
+mod group_commit;
+mod page_cache;
+mod partitions;
+mod preallocation;
+mod producing;
 pub mod rule;
 mod rules;
 mod screen;
 mod sequential;
 
 /// All of them, in the order in which they teach.
-pub static CLAIMS: &[&Claim] = &[&sequential::CLAIM];
+pub static CLAIMS: &[&Claim] = &[
+    &sequential::CLAIM,
+    &batching::CLAIM,
+    &group_commit::CLAIM,
+    &durability_levels::CLAIM,
+    &preallocation::CLAIM,
+    &partitions::CLAIM,
+    &page_cache::CLAIM,
+];
 
 /// The claim of that name.
 pub fn claim(name: &str) -> Option<&'static Claim> {

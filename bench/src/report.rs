@@ -2,13 +2,15 @@
 //! day, by night and on paper.
 //!
 //! `page` is what all pages share; `sheet`, `lines`, `heat` and `bars` draw, `tables` sets; `quick` is the page of
-//! `quick`; `subject` reads a run, and `runs` with its `pictures` is the page of several.
+//! `quick`; `subject` reads a run, and `runs` with its `pictures` is the page of several; `claims` is the page of
+//! `claims`.
 
 use std::path::Path;
 
 use crate::run::folder::FolderError;
 
 mod bars;
+pub mod claims;
 mod heat;
 mod lines;
 mod page;

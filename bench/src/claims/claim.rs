@@ -12,6 +12,7 @@ use crate::payload::Payload;
 use crate::run::backend::Counters;
 use crate::run::machine::Machine;
 use crate::sample::Sample;
+use crate::site::Site;
 
 /// A claim as an experiment.
 #[derive(Debug)]
@@ -156,6 +157,24 @@ impl<'a> Ready<'a> {
     /// None yet.
     pub fn new() -> Self {
         Self::default()
+    }
+
+    /// None yet, with what is to be known of this engine.
+    pub fn of_engine(site: &Site) -> Self {
+        let mut ready = Self::default();
+        if let Some(reason) = site.fallback() {
+            ready.notes.push(format!(
+                "NO io_uring: {reason}; the engine went through plain system calls on threads, \
+                 and these are not its figures"
+            ));
+        }
+        if !site.is_direct() {
+            ready.notes.push(
+                "the file system does not take O_DIRECT: the engine went through the page cache"
+                    .to_owned(),
+            );
+        }
+        ready
     }
 
     /// The claim can't be measured here.

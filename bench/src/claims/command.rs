@@ -19,11 +19,15 @@ use crate::neighbours::{Neighbours, Watch};
 use crate::output;
 use crate::payload::Payload;
 use crate::progress::Progress;
+use crate::report;
 use crate::run::folder::{self, Folder};
 use crate::run::result::State;
 use crate::terminal::Terminal;
 use crate::verdict::Verdict;
 use crate::workdir::WorkDir;
+
+/// The page in the run's directory.
+pub(super) const PAGE: &str = "claims.html";
 
 /// Flags of `claims`.
 #[derive(Args, Clone, Debug)]
@@ -144,6 +148,7 @@ fn write(folder: &Folder, document: &Document) -> Result<()> {
     folder.put("command.txt", &format!("{}\n", document.command))?;
     folder.put("env.json", &serde_json::to_string_pretty(&document.env)?)?;
     folder.put("summary.json", &document.text()?)?;
+    folder.put(PAGE, &report::claims::render(document))?;
     Ok(())
 }
 

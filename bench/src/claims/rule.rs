@@ -74,6 +74,19 @@ impl Figure {
         }
     }
 
+    /// A round value of it, as an axis has it.
+    pub fn tick(self, value: f64) -> String {
+        match self {
+            Self::RecordsPerS | Self::MibPerS | Self::Named(_, Unit::Plain) => {
+                human::tick_count(value)
+            }
+            Self::P50 | Self::P99 | Self::CpuPerMib | Self::Named(_, Unit::Micros) => {
+                human::tick(value)
+            }
+            Self::Named(_, Unit::Bytes) => human::bytes(value as u64),
+        }
+    }
+
     /// Of a slice; none if it has none.
     pub fn of(self, slice: &Slice) -> Option<f64> {
         let sample = &slice.sample;

@@ -2,6 +2,7 @@
 
 use std::fmt::Write;
 
+use super::command::PAGE;
 use super::document::{ArmEntry, Document, Entry};
 use super::rule::Finding;
 use crate::run::result::State;
@@ -36,6 +37,7 @@ pub(super) fn render(document: &Document, terminal: Terminal) -> String {
     }
     if let Some(dir) = &document.directory {
         line(&mut text, &format!("results  {}", dir.display()), columns, 9);
+        line(&mut text, &format!("page     {}", dir.join(PAGE).display()), columns, 9);
     }
     text
 }

@@ -13,6 +13,11 @@ const POLICY: &str = "default-src 'none'; style-src 'unsafe-inline'; script-src 
 
 /// A page with this title; `fill` writes what is inside.
 pub(super) fn page(title: &str, fill: impl FnOnce(&mut String)) -> String {
+    styled(title, "", fill)
+}
+
+/// A page with a style of its own behind that of all pages.
+pub(super) fn styled(title: &str, style: &str, fill: impl FnOnce(&mut String)) -> String {
     let mut page = String::with_capacity(64 << 10);
     page += "<!doctype html>\n<html lang=\"en\">\n<head>\n<meta charset=\"utf-8\">\n";
     put(
@@ -21,7 +26,10 @@ pub(super) fn page(title: &str, fill: impl FnOnce(&mut String)) -> String {
     );
     page += "<meta name=\"viewport\" content=\"width=device-width, initial-scale=1\">\n";
     page += "<meta name=\"color-scheme\" content=\"light dark\">\n";
-    put(&mut page, format_args!("<title>{}</title>\n<style>\n{STYLE}</style>\n", escape(title)));
+    put(
+        &mut page,
+        format_args!("<title>{}</title>\n<style>\n{STYLE}{style}</style>\n", escape(title)),
+    );
     page += "</head>\n<body>\n<main>\n";
     fill(&mut page);
     put(&mut page, format_args!("</main>\n<script>\n{SCRIPT}</script>\n</body>\n</html>\n"));
