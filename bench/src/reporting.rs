@@ -9,6 +9,7 @@ use anyhow::{Context, Result, anyhow};
 use clap::Args;
 use serde::Serialize;
 
+use crate::claims::document as claims;
 use crate::clock::utc_stamp;
 use crate::json::command_line;
 use crate::report::{self, RUNS_MAX, Runs};
@@ -22,7 +23,7 @@ const SCHEMA: u32 = 1;
 /// Flags of `report`.
 #[derive(Args, Clone, Debug)]
 pub struct Report {
-    /// Directories that run has written, or directories of such directories
+    /// Directories that run has written, or directories of such directories; or one that claims has written
     #[arg(required = true, value_name = "DIR")]
     pub dirs: Vec<PathBuf>,
     /// The page [default: ringmain-report-TIME.html in the working directory]
@@ -49,13 +50,10 @@ struct Document {
 /// # Errors
 /// If a directory is no run's, of another schema or damaged, or the page can't be written. Nothing is written then.
 pub fn run(flags: &Report) -> Result<Verdict> {
-    let dirs = runs_in(&flags.dirs)?;
-    let runs = read(&dirs)?;
-    let page = runs.render();
+    let (page, dirs, damage) = page(&flags.dirs)?;
     let path =
         flags.out.clone().unwrap_or_else(|| format!("ringmain-report-{}.html", utc_stamp()).into());
     fs::write(&path, &page).with_context(|| format!("cannot write {}", path.display()))?;
-    let damage = runs.damage();
     for what in &damage {
         eprintln!("ringmain-bench: {what}");
     }
@@ -72,6 +70,18 @@ pub fn run(flags: &Report) -> Result<Verdict> {
     Ok(if failed { Verdict::Failed } else { Verdict::Passed })
 }
 
+/// The page of these directories, what is on it, and what could not be read: one of `claims` alone, or runs.
+fn page(named: &[PathBuf]) -> Result<(String, Vec<PathBuf>, Vec<String>)> {
+    if let [dir] = named
+        && let Some(claims) = claims::read(dir)?
+    {
+        return Ok((report::claims::render(&claims), named.to_vec(), Vec::new()));
+    }
+    let dirs = runs_in(named)?;
+    let runs = read(&dirs)?;
+    Ok((runs.render(), dirs, runs.damage()))
+}
+
 /// The runs' directories: those that are named, and those in the named ones that are none themselves.
 fn runs_in(named: &[PathBuf]) -> Result<Vec<PathBuf>> {
     let mut dirs: Vec<PathBuf> = Vec::new();
@@ -85,7 +95,8 @@ fn runs_in(named: &[PathBuf]) -> Result<Vec<PathBuf>> {
         let mut inside = Vec::new();
         for entry in entries {
             let path = entry.map_err(told)?.path();
-            if is_run(&path) {
+            // Claims have a page of their own.
+            if is_run(&path) && claims::read(&path)?.is_none() {
                 inside.push(path);
             }
         }

@@ -1,6 +1,7 @@
 //! What `claims` prints with `--json`, and writes as `summary.json`. Its fields are described in `docs/json.md`.
 
-use std::path::PathBuf;
+use std::fs;
+use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result};
 use serde::{Deserialize, Serialize};
@@ -14,6 +15,7 @@ use crate::histogram::Latencies;
 use crate::payload::About;
 use crate::run::result::{Latency, State};
 use crate::stats::{median, spread};
+use crate::usage::usage;
 
 /// Version of the document. A field may be added under the same number; none is removed or changes its meaning.
 pub const SCHEMA: u32 = 1;
@@ -141,6 +143,28 @@ pub struct ArmEntry {
     /// Medians of figures of its own.
     #[serde(default, skip_serializing_if = "serde_json::Map::is_empty")]
     pub figures: serde_json::Map<String, Value>,
+}
+
+/// The document in a run's directory; none if the directory is not one of `claims`.
+///
+/// # Errors
+/// If it is of another schema, or can't be read.
+pub fn read(dir: &Path) -> Result<Option<Document>> {
+    let path = dir.join("summary.json");
+    let Ok(text) = fs::read_to_string(&path) else { return Ok(None) };
+    let Ok(value) = serde_json::from_str::<Value>(&text) else { return Ok(None) };
+    if value["kind"] != KIND {
+        return Ok(None);
+    }
+    if value["schema"] != SCHEMA {
+        return Err(usage(format!(
+            "{}: schema {}, and this tool reads {SCHEMA}; use the tool that wrote it, or run again",
+            path.display(),
+            value["schema"]
+        )));
+    }
+    let document = serde_json::from_value(value);
+    document.map(Some).with_context(|| format!("{}: not a document of claims", path.display()))
 }
 
 impl Document {

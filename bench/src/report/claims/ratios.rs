@@ -45,7 +45,7 @@ const ROOM_HIGH: f64 = 18.0;
 pub(super) fn draw(text: &mut String, entry: &Entry) {
     let shown: Vec<&Comparison> =
         entry.comparisons.iter().filter(|one| one.interval.is_some()).collect();
-    let ends = shown.iter().flat_map(|one| one.interval).flat_map(|(low, high)| [low, high]);
+    let ends = shown.iter().filter_map(|one| one.interval).flat_map(|(low, high)| [low, high]);
     let bounds = shown.iter().filter_map(|one| bound(&one.bound)).map(|(_, bound)| bound);
     let all: Vec<f64> = ends.chain(bounds).chain([1.0]).filter(|value| *value > 0.0).collect();
     let least = all.iter().copied().fold(f64::INFINITY, f64::min);

@@ -1,9 +1,11 @@
 use serde_json::json;
 
 use super::*;
+use crate::claims::document;
 use crate::env::Env;
+use crate::scratch::Scratch;
 
-fn document() -> Document {
+fn sample() -> Document {
     let latency = json!({"p50": 81.0, "p90": 90.0, "p99": 120.0, "p999": 400.0, "p9999": 0.0,
         "p99999": 0.0, "max": 900.0, "count": 5000, "thin": ["p9999", "p99999"]});
     let arm = |name: &str, label: &str, rounds: [f64; 3]| {
@@ -33,7 +35,7 @@ fn document() -> Document {
 
 #[test]
 fn a_page_of_claims_needs_no_network_and_tells_every_verdict() {
-    let page = render(&document());
+    let page = render(&sample());
     for word in ["http:", "https:", "<link", "@import", "url(", " src=", "<b>chance"] {
         assert!(!page.contains(word), "{word}");
     }
@@ -55,7 +57,7 @@ fn a_page_of_claims_needs_no_network_and_tells_every_verdict() {
 
 #[test]
 fn a_claim_that_was_not_measured_says_why_and_draws_nothing() {
-    let mut document = document();
+    let mut document = sample();
     document.claims.truncate(1);
     let entry = &mut document.claims[0];
     entry.verdict = Finding::NotMeasurable;
@@ -64,4 +66,18 @@ fn a_claim_that_was_not_measured_says_why_and_draws_nothing() {
     entry.arms.iter_mut().for_each(|arm| arm.rounds.clear());
     let page = render(&document);
     assert!(page.contains("the file system does not take O_DIRECT") && !page.contains("<figure"));
+}
+
+#[test]
+fn a_run_of_claims_is_read_back_and_another_schema_is_refused() {
+    let scratch = Scratch::new("report-claims");
+    let path = scratch.path().join("summary.json");
+    assert!(document::read(scratch.path()).expect("no run").is_none());
+    let text = sample().text().expect("JSON");
+    std::fs::write(&path, &text).expect("written");
+    let read = document::read(scratch.path()).expect("readable").expect("a run of claims");
+    assert_eq!(render(&read), render(&sample()));
+    std::fs::write(&path, text.replacen("\"schema\": 1", "\"schema\": 9", 1)).expect("written");
+    let error = document::read(scratch.path()).expect_err("another schema");
+    assert!(error.to_string().contains("schema 9"), "{error}");
 }
