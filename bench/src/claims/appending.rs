@@ -28,7 +28,7 @@ const SPACE_MIN: u64 = 16 << 20;
 const SPACE_MAX: u64 = 960 << 20;
 
 /// The upper bound where partitions stay, so that all slices together fit on the disk.
-const STANDING_SPACE_MAX: u64 = 256 << 20;
+const STANDING_SPACE_MAX: u64 = 96 << 20;
 
 /// Least space of one partition.
 const PARTITION_SPACE_MIN: u64 = 64 << 10;

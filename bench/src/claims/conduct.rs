@@ -11,7 +11,7 @@ use crate::progress::Progress;
 use crate::random::Random;
 
 /// What is said of a claim that the user did not wait for.
-const STOPPED: &str = "stopped by the user";
+const STOPPED: &str = "Stopped by the user";
 
 /// A slice of less says nothing.
 const SLICE_MIN: Duration = Duration::from_millis(100);
@@ -21,7 +21,7 @@ const SLICE_MIN: Duration = Duration::from_millis(100);
 const WARM_SHARE: u32 = 3;
 
 /// What removing takes of what preparing took.
-const REMOVAL: f64 = 0.5;
+const REMOVAL: f64 = 1.0;
 
 /// An arm with its slices, one a round.
 #[derive(Debug)]
@@ -97,7 +97,7 @@ pub fn conduct(
     });
     if let Err(error) = measured {
         broken = !error.is::<Interrupted>() && !interrupt::asked();
-        ended = Some(if broken { format!("it broke: {error:#}") } else { STOPPED.to_owned() });
+        ended = Some(if broken { format!("It broke: {error:#}") } else { STOPPED.to_owned() });
     }
     let rounds = arms.iter().filter(|a| a.absent.is_none()).map(|a| a.slices.len()).min();
     let rounds = rounds.unwrap_or(0);
@@ -265,7 +265,7 @@ mod tests {
     fn an_arm_that_is_absent_is_said_and_does_not_decide() {
         let fake = conducted(&FAKE);
         assert_eq!((fake.finding, fake.rounds, fake.broken), (Finding::Holds, 3, false));
-        assert_eq!(fake.why, "holds always (3.00 x, 3.00 to 3.00). not measured elsewhere.");
+        assert_eq!(fake.why, "Holds always (3.00 x, 3.00 to 3.00). Not measured elsewhere.");
         assert_eq!(fake.arms[2].absent.as_deref(), Some("there is none"));
     }
 

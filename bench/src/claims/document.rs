@@ -158,7 +158,8 @@ pub fn read(dir: &Path) -> Result<Option<Document>> {
     }
     if value["schema"] != SCHEMA {
         return Err(usage(format!(
-            "{}: schema {}, and this tool reads {SCHEMA}; use the tool that wrote it, or run again",
+            "{}: schema {}, and this tool reads {SCHEMA}; use the tool that wrote it, or run \
+             again",
             path.display(),
             value["schema"]
         )));

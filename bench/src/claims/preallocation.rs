@@ -24,8 +24,11 @@ const FILE_BYTES_MIN: u64 = 16 << 20;
 const FILE_BYTES_MAX: u64 = 512 << 20;
 const SPARE: f64 = 1.5;
 
-/// Bytes readied at once where that is inside the clock: as the engine does it.
-const STRIDE_BYTES: u64 = 8 << 20;
+/// Writes whose space is readied at once where that is inside the clock.
+const STRIDE_WRITES: u64 = 64;
+
+/// What a file is a multiple of: whole strides of either size.
+const GRAIN_BYTES: u64 = 8 << 20;
 
 const SMALL: &str = "4 KiB, durable, one at a time";
 const MEDIUM: &str = "64 KiB, durable, one at a time";
@@ -69,7 +72,7 @@ pub(super) static CLAIM: Claim = Claim {
             "zeroing_4k",
             SMALL,
             "zeros in the clock",
-            "the same over zeros that are written and flushed 8 MiB at a time while the clock \
+            "the same over zeros that are written and flushed 64 writes ahead while the clock \
              runs",
         ),
         Arm::new("grow_64k", MEDIUM, "the file grows", "as above, 64 KiB"),
@@ -182,7 +185,7 @@ impl Writer {
     fn slice(&mut self, time: Duration) -> Result<Slice> {
         let begin = Instant::now();
         let expected = (self.bytes_per_s * time.as_secs_f64() * SPARE) as u64;
-        let bytes = expected.clamp(FILE_BYTES_MIN, FILE_BYTES_MAX).next_multiple_of(STRIDE_BYTES);
+        let bytes = expected.clamp(FILE_BYTES_MIN, FILE_BYTES_MAX).next_multiple_of(GRAIN_BYTES);
         let file = open(&self.path, self.way, bytes)?;
         // Half a slice at least, however long preparing took.
         let time = time.saturating_sub(begin.elapsed()).max(time / 2);
@@ -195,42 +198,40 @@ impl Writer {
     }
 
     fn write(&self, file: &File, bytes: u64, time: Duration) -> Result<Sample> {
-        let zeros = Aligned::new(512 << 10);
+        let len = self.data[0].len() as u64;
+        let zeros = Aligned::new((len * STRIDE_WRITES) as usize);
+        let zeroing = self.way == Way::Zeroing;
+        // Zeros and data are counted stride by stride, so that there are as many of either: from the first one on.
+        let warm_up = if zeroing { Duration::ZERO } else { time.mul_f64(WARM_UP) };
         let mut sample = Sample::empty(time);
-        let (mut pos, mut readied) = (0, 0);
         let begin = Instant::now();
-        let mut from = begin + time.mul_f64(WARM_UP);
-        let until = begin + time;
-        let mut now = begin;
-        let mut counting = false;
-        while now < until && pos < bytes {
+        let (mut pos, mut now, mut from) = (0, begin, None);
+        while pos < bytes {
             interrupt::check()?;
-            if self.way == Way::Zeroing && pos == readied {
-                for at in (readied..readied + STRIDE_BYTES).step_by(zeros.len()) {
-                    write_at(file, &zeros, at, 0)?;
-                }
+            let stride_begins = pos.is_multiple_of(zeros.len() as u64);
+            let whole = !zeroing || stride_begins;
+            if now - begin >= time && whole && sample.records > 0 {
+                break;
+            }
+            if now - begin >= warm_up {
+                from.get_or_insert(now);
+            }
+            if zeroing && stride_begins {
+                write_at(file, &zeros, pos, 0)?;
                 file.sync_data()?;
-                readied += STRIDE_BYTES;
             }
-            // The count begins with a stride, so that it holds as many zeros as data.
-            if !counting
-                && now >= from
-                && (self.way != Way::Zeroing || pos.is_multiple_of(STRIDE_BYTES))
-            {
-                (counting, from) = (true, now);
-            }
-            let data = &self.data[(pos / self.data[0].len() as u64) as usize % self.data.len()];
+            let data = &self.data[(pos / len) as usize % self.data.len()];
             let start = Instant::now();
             write_at(file, data, pos, libc::RWF_DSYNC)?;
             now = Instant::now();
-            pos += data.len() as u64;
-            if counting {
+            pos += len;
+            if from.is_some() {
                 sample.latencies.record((now - start).as_nanos() as u64);
                 sample.records += 1;
-                sample.bytes += data.len() as u64;
+                sample.bytes += len;
             }
         }
-        ensure!(counting, "a slice was too short to count anything");
+        let from = from.context("the file was full before anything was counted")?;
         sample.elapsed = now - from;
         Ok(sample)
     }

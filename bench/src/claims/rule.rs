@@ -246,10 +246,10 @@ pub fn reasons(judged: &[Judged]) -> String {
         .join("; ")
     };
     let parts = [
-        ("holds", told(Outcome::Holds)),
-        ("does not hold", told(Outcome::DoesNotHold)),
-        ("too restless to tell", told(Outcome::Undecided)),
-        ("not measured", told(Outcome::NotMeasured)),
+        ("Holds", told(Outcome::Holds)),
+        ("Does not hold", told(Outcome::DoesNotHold)),
+        ("Too restless to tell", told(Outcome::Undecided)),
+        ("Not measured", told(Outcome::NotMeasured)),
     ];
     let filled = parts.into_iter().filter(|(_, cases)| !cases.is_empty());
     filled.map(|(head, cases)| format!("{head} {cases}")).collect::<Vec<_>>().join(". ") + "."

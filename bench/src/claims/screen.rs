@@ -47,7 +47,7 @@ pub(super) fn claim(entry: &Entry, columns: usize, terminal: Terminal) -> String
     let mut text = String::new();
     line(&mut text, &format!("{}: {}", entry.name, entry.sentence), columns, 4);
     let verdict = coloured(entry.verdict, terminal);
-    line(&mut text, &format!("  {verdict}. {}", capital(&entry.why)), columns, 4);
+    line(&mut text, &format!("  {verdict}. {}", entry.why), columns, 4);
     text += &bars(&entry.arms, columns, terminal);
     for note in &entry.notes {
         line(&mut text, &format!("  note: {note}"), columns, 4);
@@ -74,11 +74,6 @@ fn coloured(verdict: Finding, terminal: Terminal) -> String {
         Finding::NotMeasurable => 36,
     };
     if terminal.colour { format!("\x1b[1;{colour}m{verdict}\x1b[0m") } else { verdict.to_string() }
-}
-
-fn capital(text: &str) -> String {
-    let mut chars = text.chars();
-    chars.next().map(|first| first.to_uppercase().chain(chars).collect()).unwrap_or_default()
 }
 
 fn bars(arms: &[ArmEntry], columns: usize, terminal: Terminal) -> String {
