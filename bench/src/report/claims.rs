@@ -240,7 +240,8 @@ fn latency(arm: &ArmEntry, name: &str, us: f64) -> String {
 }
 
 fn own(arm: &ArmEntry, name: &str) -> String {
-    optional(arm.figures.get(name).and_then(serde_json::Value::as_f64), human::digits)
+    let value = arm.figures.get(name).and_then(serde_json::Value::as_f64);
+    optional(value, |value| if value < 1000.0 { human::digits(value) } else { human::count(value) })
 }
 
 fn arms(page: &mut String, entry: &Entry) {

@@ -30,7 +30,7 @@ const LAYOUTS: [Layout; 2] = [
     Layout {
         class: "narrow",
         width: 360.0,
-        axis: (8.0, 296.0),
+        axis: (18.0, 296.0),
         row: 44.0,
         middle: 30.0,
         label: 15.0,
