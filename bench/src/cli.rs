@@ -3,10 +3,11 @@
 use std::ops::RangeInclusive;
 use std::path::PathBuf;
 
-use clap::{Args, Parser, Subcommand};
+use clap::{ArgGroup, Args, Parser, Subcommand};
 use ringmain::types::PartitionName;
 
 use crate::claims::command::Claims;
+use crate::clock;
 use crate::crash;
 use crate::device::flags::{self as device, Device};
 use crate::manual;
@@ -48,6 +49,16 @@ Examples:
   ringmain-bench dump ./data/journal-0 --json | jq .
 
 Exit codes: 0 ok, 1 damage was found, 2 a wrong flag, value or path.";
+
+const FIND_EXAMPLES: &str = "\
+Examples:
+  ringmain-bench find ./data --topic orders --partition 0 --offset 4711
+  ringmain-bench find ./data --topic orders --time 2026-03-14T09:26:53Z       the first record from then on
+  ringmain-bench find ./data --topic orders --key user-17                     the newest one
+  ringmain-bench find ./data --topic orders --key user-17 --limit 10 --json   the ten newest ones
+
+Reads only. By offset and by time the indexes lead the way; for a key segments are read from the newest to the oldest.
+Exit codes: 0 found, 1 not found or damage on the way, 2 a wrong flag, value or path, or no such partition.";
 
 const RUN_EXAMPLES: &str = "\
 Examples:
@@ -152,6 +163,9 @@ pub enum Command {
     /// Print batches and records
     #[command(after_help = DUMP_EXAMPLES)]
     Dump(Dump),
+    /// Find a record by offset, time or key
+    #[command(after_help = FIND_EXAMPLES)]
+    Find(Find),
     /// One HTML page of one or several runs
     #[command(after_help = REPORT_EXAMPLES)]
     Report(reporting::Report),
@@ -249,6 +263,46 @@ pub struct Dump {
     pub json: bool,
 }
 
+/// Flags of `find`.
+#[derive(Args, Clone, Debug)]
+#[command(group = ArgGroup::new("sought").required(true))]
+pub struct Find {
+    /// A data directory; one that Kafka wrote, too
+    pub dir: PathBuf,
+    /// The topic
+    #[arg(long, value_name = "NAME")]
+    pub topic: String,
+    /// The partition
+    #[arg(
+        long,
+        value_name = "NUMBER",
+        default_value_t = 0,
+        value_parser = clap::value_parser!(u32).range(0..=i32::MAX as i64)
+    )]
+    pub partition: u32,
+    /// The record with this offset
+    #[arg(long, value_name = "OFFSET", group = "sought", value_parser = clap::value_parser!(i64).range(0..))]
+    pub offset: Option<i64>,
+    /// The first record, by offset, with this timestamp or a later one, such as 2026-03-14T09:26:53.120+01:00
+    #[arg(long, value_name = "RFC3339", group = "sought", value_parser = clock::from_rfc3339)]
+    pub time: Option<i64>,
+    /// The newest record with this key
+    #[arg(long, value_name = "KEY", group = "sought")]
+    pub key: Option<String>,
+    /// With --key: so many of them at most, the newest first
+    #[arg(
+        long,
+        value_name = "N",
+        default_value_t = 1,
+        conflicts_with_all = ["offset", "time"],
+        value_parser = clap::value_parser!(u32).range(1..=10_000)
+    )]
+    pub limit: u32,
+    /// Print one JSON document (docs/json.md)
+    #[arg(long)]
+    pub json: bool,
+}
+
 /// Flags of `floor`.
 #[derive(Args, Clone, Debug)]
 pub struct Floor {
@@ -299,7 +353,11 @@ mod tests {
 
     #[test]
     fn wrong_flags_and_values_are_usage_errors() {
-        let wrong: [&[&str]; 9] = [
+        let wrong: [&[&str]; 13] = [
+            &["find", "data", "--topic", "orders"],
+            &["find", "data", "--topic", "orders", "--offset", "3", "--key", "k"],
+            &["find", "data", "--topic", "orders", "--time", "noon"],
+            &["find", "data", "--topic", "orders", "--offset", "3", "--limit", "2"],
             &["repair", "data", "--partition", "orders", "--cut-at", "3"],
             &["repair", "data", "--partition", "orders-0"],
             &["quick", "--seconds", "0"],

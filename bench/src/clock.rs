@@ -1,6 +1,8 @@
-//! Wall time for records' timestamps, cheap enough to be read for each.
+//! Wall time: for records' timestamps, cheap enough to be read for each, and as people write it.
 
 use std::time::{SystemTime, UNIX_EPOCH};
+
+use jiff::Timestamp;
 
 /// Milliseconds since 1970.
 pub fn now_ms() -> u64 {
@@ -9,24 +11,27 @@ pub fn now_ms() -> u64 {
 
 /// The time in UTC as `20260314-092655`, for a file's name.
 pub fn utc_stamp() -> String {
-    let seconds = now_ms() / 1000;
-    let (year, month, day) = civil(seconds / 86_400);
-    let (hour, minute, second) = (seconds / 3600 % 24, seconds / 60 % 60, seconds % 60);
-    format!("{year:04}{month:02}{day:02}-{hour:02}{minute:02}{second:02}")
+    Timestamp::now().strftime("%Y%m%d-%H%M%S").to_string()
 }
 
-/// Year, month and day of a day since 1970. Source: Howard Hinnant, "chrono-compatible low-level date
-/// algorithms", `civil_from_days`, for dates after 1970.
-fn civil(days: u64) -> (u64, u64, u64) {
-    let z = days + 719_468;
-    let era = z / 146_097;
-    let doe = z % 146_097;
-    let yoe = (doe - doe / 1460 + doe / 36_524 - doe / 146_096) / 365;
-    let doy = doe - (365 * yoe + yoe / 4 - yoe / 100);
-    let mp = (5 * doy + 2) / 153;
-    let day = doy - (153 * mp + 2) / 5 + 1;
-    let month = if mp < 10 { mp + 3 } else { mp - 9 };
-    (yoe + era * 400 + u64::from(month <= 2), month, day)
+/// Milliseconds since 1970 as RFC 3339 has them, in UTC; `None` for a year that has not four digits, or before 1970.
+pub fn rfc3339(ms: i64) -> Option<String> {
+    let years_1970_to_9999 = 0..253_402_300_800_000;
+    let timestamp = Timestamp::from_millisecond(ms).ok()?;
+    years_1970_to_9999.contains(&ms).then(|| format!("{timestamp:.3}"))
+}
+
+/// What [`rfc3339`] writes, or the same with another offset or precision, as milliseconds since 1970, rounded up: the
+/// first that are not before it.
+///
+/// # Errors
+/// What an example of the right form is.
+pub fn from_rfc3339(text: &str) -> Result<i64, String> {
+    let timestamp: Timestamp =
+        text.parse().map_err(|_| "not a time such as 2026-03-14T09:26:53Z".to_owned())?;
+    let ms = timestamp.as_millisecond();
+    let whole = timestamp.subsec_nanosecond() % 1_000_000 == 0;
+    Ok(if whole || ms < 0 { ms } else { ms + 1 })
 }
 
 #[cfg(test)]
@@ -34,10 +39,15 @@ mod tests {
     use super::*;
 
     #[test]
-    fn days_become_dates() {
-        assert_eq!(civil(0), (1970, 1, 1));
-        assert_eq!(civil(59), (1970, 3, 1));
-        assert_eq!(civil(11_016), (2000, 2, 29));
-        assert_eq!(civil(20_526), (2026, 3, 14));
+    fn times_are_read_as_they_are_written() {
+        assert_eq!(rfc3339(0).as_deref(), Some("1970-01-01T00:00:00.000Z"));
+        assert_eq!(rfc3339(1_773_480_413_120).as_deref(), Some("2026-03-14T09:26:53.120Z"));
+        assert_eq!(rfc3339(-1), None);
+        assert_eq!(rfc3339(i64::MAX), None);
+        assert_eq!(from_rfc3339("2026-03-14T09:26:53.120Z"), Ok(1_773_480_413_120));
+        assert_eq!(from_rfc3339("2026-03-14T10:26:53.1200001+01:00"), Ok(1_773_480_413_121));
+        for wrong in ["yesterday", "2026-03-14", "2026-03-14T09:26:53", "1773480413120"] {
+            assert!(from_rfc3339(wrong).is_err(), "{wrong}");
+        }
     }
 }

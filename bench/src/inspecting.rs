@@ -9,7 +9,9 @@ use anyhow::{Result, bail};
 use ringmain::Config;
 use ringmain::batch::RecordView;
 use ringmain::error::OpenError;
-use ringmain::inspect::{DumpOptions, Item, VerifyReport, dump as walk, verify as check};
+use ringmain::inspect::{
+    DumpOptions, Item, Note, Problem, VerifyReport, dump as walk, verify as check,
+};
 use ringmain::types::Offset;
 use serde_json::{Value, json};
 
@@ -40,16 +42,16 @@ pub fn verify(flags: &cli::Verify) -> Result<Verdict> {
     Ok(if healthy { Verdict::Passed } else { Verdict::Failed })
 }
 
-fn is_empty(dir: &Path) -> bool {
+pub(crate) fn is_empty(dir: &Path) -> bool {
     fs::read_dir(dir).is_ok_and(|mut entries| entries.next().is_none())
 }
 
-fn nothing_in(dir: &Path) -> anyhow::Error {
+pub(crate) fn nothing_in(dir: &Path) -> anyhow::Error {
     usage(format!("{} is empty; name a data directory, or one partition's", dir.display()))
 }
 
 /// What `quick --keep` left holds several data directories, and files of no log.
-fn refuse_a_runs_directory(dir: &Path) -> Result<()> {
+pub(crate) fn refuse_a_runs_directory(dir: &Path) -> Result<()> {
     if !dir.join(workdir::MARKER).exists() {
         return Ok(());
     }
@@ -69,7 +71,7 @@ fn refuse_a_runs_directory(dir: &Path) -> Result<()> {
 }
 
 /// A path that can't be looked at was the wrong one to name; anything else went wrong on the way.
-fn told(error: OpenError) -> anyhow::Error {
+pub(crate) fn told(error: OpenError) -> anyhow::Error {
     let wrong_path = |kind| matches!(kind, ErrorKind::NotFound | ErrorKind::PermissionDenied);
     match &error {
         OpenError::Foreign { path, found } if path.is_dir() => usage(format!(
@@ -91,18 +93,6 @@ fn told(error: OpenError) -> anyhow::Error {
 }
 
 fn document(report: &VerifyReport) -> Value {
-    let problems = report.problems.iter().map(|problem| {
-        json!({
-            "path": problem.path,
-            "pos": problem.pos,
-            "offset": problem.offset.map(ringmain::types::Offset::get),
-            "what": problem.what,
-        })
-    });
-    let notes = report
-        .notes
-        .iter()
-        .map(|note| json!({ "path": note.path, "pos": note.pos, "what": note.what }));
     json!({
         "schema": crate::json::SCHEMA,
         "command": command_line(std::env::args()),
@@ -113,20 +103,45 @@ fn document(report: &VerifyReport) -> Value {
         "records": report.records,
         "bytes": report.bytes,
         "journal_groups": report.journal_groups,
-        "problems": problems.collect::<Vec<_>>(),
-        "notes": notes.collect::<Vec<_>>(),
+        "problems": problems(&report.problems),
+        "notes": notes(&report.notes),
     })
 }
 
-fn tell(dir: &Path, report: &VerifyReport) {
-    for note in &report.notes {
-        println!("note    {} at byte {}: {}", note.path.display(), note.pos, note.what);
-    }
-    for problem in &report.problems {
+/// Damage as it stands in a document.
+pub(crate) fn problems(problems: &[Problem]) -> Vec<Value> {
+    let value = |problem: &Problem| {
+        json!({
+            "path": problem.path,
+            "pos": problem.pos,
+            "offset": problem.offset.map(Offset::get),
+            "what": problem.what,
+        })
+    };
+    problems.iter().map(value).collect()
+}
+
+/// Notes as they stand in a document.
+pub(crate) fn notes(notes: &[Note]) -> Vec<Value> {
+    let value = |note: &Note| json!({ "path": note.path, "pos": note.pos, "what": note.what });
+    notes.iter().map(value).collect()
+}
+
+/// Notes and damage, a line each.
+pub(crate) fn remarks(notes: &[Note], problems: &[Problem]) -> String {
+    let notes = notes.iter().map(|note| {
+        format!("note    {} at byte {}: {}\n", note.path.display(), note.pos, note.what)
+    });
+    let problems = problems.iter().map(|problem| {
         let offset = problem.offset.map_or(String::new(), |o| format!(", near offset {o}"));
         let (path, pos) = (problem.path.display(), problem.pos);
-        println!("DAMAGE  {path} at byte {pos}{offset}: {}", problem.what);
-    }
+        format!("DAMAGE  {path} at byte {pos}{offset}: {}\n", problem.what)
+    });
+    notes.chain(problems).collect()
+}
+
+fn tell(dir: &Path, report: &VerifyReport) {
+    print!("{}", remarks(&report.notes, &report.problems));
     let verdict = if report.problems.is_empty() { "ok" } else { "DAMAGED" };
     println!(
         "{verdict}: {}: {} partitions, {} segments, {} batches, {} records, {} bytes, {} journal \

@@ -17,6 +17,7 @@ pub mod cores;
 pub mod crash;
 pub mod device;
 pub mod env;
+pub mod finding;
 pub mod floor;
 pub mod grid;
 pub mod histogram;

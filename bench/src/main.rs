@@ -9,7 +9,7 @@ use ringmain_bench::interrupt::{self, Interrupted};
 use ringmain_bench::run::{command, compare, kill, search, selftest};
 use ringmain_bench::usage::Usage;
 use ringmain_bench::{
-    alone, claims, crash, device, inspecting, manual, quick, reporting, verdict::Verdict,
+    alone, claims, crash, device, finding, inspecting, manual, quick, reporting, verdict::Verdict,
 };
 
 const CHECK_FAILED: u8 = 1;
@@ -62,6 +62,7 @@ fn run(cli: Cli) -> Result<Verdict> {
         Command::Verify(flags) => inspecting::verify(&flags),
         Command::Repair(flags) => inspecting::repair(&flags),
         Command::Dump(flags) => inspecting::dump(&flags),
+        Command::Find(flags) => finding::find(&flags),
         Command::Report(flags) => reporting::run(&flags),
         Command::Completions(flags) => manual::completions(&flags),
         Command::Man(flags) => manual::man(&flags),

@@ -385,6 +385,55 @@ fn dump_shows_what_lies_behind_damage_and_says_that_there_is_some() {
 }
 
 #[test]
+fn find_names_a_record_and_its_place_or_what_there_is_instead() {
+    let place = Place::new("find");
+    closed(&place);
+    let find = |more: &str| {
+        let line = format!("find data --topic orders {more}");
+        place.run(&line.split(' ').collect::<Vec<_>>())
+    };
+    let said = |output: &Output| String::from_utf8_lossy(&output.stdout).into_owned();
+    let output = find("--offset 21");
+    assert_eq!(output.status.code(), Some(OK), "{}", stderr(&output));
+    let text = said(&output);
+    for part in
+        ["2023-11-14T22:13:20.000Z", "… (3000 bytes)", "key        key", ACTIVE, "the index"]
+    {
+        assert!(text.contains(part), "{part}: {text}");
+    }
+    let output = find("--time 2023-11-14T23:13:20+01:00 --json");
+    let document: serde_json::Value = serde_json::from_slice(&output.stdout).expect("JSON");
+    assert_eq!((output.status.code(), &document["found"][0]["offset"]), (Some(OK), &0.into()));
+    let output = find("--key key --limit 3 --json");
+    let document: serde_json::Value = serde_json::from_slice(&output.stdout).expect("JSON");
+    let offsets = document["found"].as_array().expect("records").iter().map(|it| &it["offset"]);
+    assert_eq!(offsets.collect::<Vec<_>>(), [29, 28, 27]);
+
+    for (asked, wanted) in [
+        ("--offset 30", "out of range: the log has offsets 0 to 29"),
+        ("--time 2024-01-01T00:00:00Z", "the newest is of 2023-11-14T22:13:20.000Z"),
+        ("--key other", "no record has that key"),
+    ] {
+        let output = find(asked);
+        assert_eq!(output.status.code(), Some(DAMAGED), "{asked}");
+        assert!(said(&output).contains(wanted), "{asked}: {}", said(&output));
+    }
+    for (asked, wanted) in [
+        (["data", "order"], "did you mean orders?"),
+        (["data/orders-0", "orders"], "name the one that the partition's directory is in"),
+        (["nowhere", "orders"], "nowhere"),
+    ] {
+        let output = place.run(&["find", asked[0], "--topic", asked[1], "--offset", "0"]);
+        assert_eq!(output.status.code(), Some(WRONG_USE), "{asked:?}");
+        assert!(stderr(&output).contains(wanted), "{asked:?}: {}", stderr(&output));
+    }
+    flip(&place.0.join(format!("{ACTIVE}.log")), 4000);
+    let output = find("--offset 21");
+    assert_eq!(output.status.code(), Some(DAMAGED));
+    assert!(said(&output).contains("DAMAGE") && said(&output).contains("is damaged"));
+}
+
+#[test]
 fn what_is_no_log_is_wrong_use_to_look_at() {
     let place = Place::new("look");
     fs::create_dir(place.0.join("empty")).expect("made");

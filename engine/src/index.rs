@@ -4,6 +4,8 @@
 //! settled by rebuilding from the log. Semantics are Kafka's (`OffsetIndex`, `TimeIndex`): an entry
 //! names the *last* offset of a batch and where the batch begins.
 
+use std::ops::Range;
+
 use crate::format::index::{OffsetEntry, TimeEntry};
 use crate::types::{Offset, Pos};
 
@@ -22,6 +24,27 @@ pub(crate) struct Indexed {
 
 /// The largest timestamp so far, and the last offset, relative, of the batch that had it first.
 pub(crate) type Latest = Option<(i64, u32)>;
+
+/// The first of a range of entries for which `is_before` does not hold, its end if there is none; those for which it
+/// holds come first. As `slice::partition_point`, of entries that have to be fetched.
+///
+/// # Errors
+/// What `is_before` fails with.
+pub(crate) fn try_partition_point<E>(
+    entries: Range<u32>,
+    mut is_before: impl FnMut(u32) -> Result<bool, E>,
+) -> Result<u32, E> {
+    let Range { start: mut low, end: mut high } = entries;
+    while low < high {
+        let middle = low.midpoint(high);
+        if is_before(middle)? {
+            low = middle + 1;
+        } else {
+            high = middle;
+        }
+    }
+    Ok(low)
+}
 
 /// The index of a segment that is being written or rebuilt.
 #[derive(Clone, Debug)]

@@ -6,10 +6,11 @@ use std::path::{Path, PathBuf};
 use kafka_protocol::records::{self, Record};
 use ringmain::batch::{Batch, BatchBuilder, Compression, batches};
 use ringmain::error::ReadError;
-use ringmain::types::{Isolation, Offset, TimeFound};
+use ringmain::inspect::{IndexUse, Missing, Sought, find};
+use ringmain::types::{Isolation, Offset, PartitionName, TimeFound};
 use ringmain::{Config, Engine, LogHandle};
 
-use crate::support::{everywhere, value, verified};
+use crate::support::{Dir, everywhere, id_of, small, value, verified};
 
 /// Codecs in turn: those the builder has, and those that only others write.
 const CODECS: u64 = 5;
@@ -112,6 +113,46 @@ impl Model {
             assert_eq!(found, self.at(asked), "the first one from {asked} on");
         }
     }
+
+    /// Looks for every so manieth offset and timestamp in the files alone.
+    fn check_files(&self, stride: usize, data: &Path) {
+        let name = PartitionName::new("orders", 0).unwrap();
+        let look = |sought| {
+            let report = find(data, &name, sought).unwrap();
+            assert_eq!((report.start.get(), report.end.get()), (0, self.0.len() as i64));
+            assert!(report.problems.is_empty(), "{sought:?}: {:#?}", report.problems);
+            report
+        };
+        for (offset, (timestamp, first, last)) in self.0.iter().enumerate().step_by(stride) {
+            let report = look(Sought::Offset(Offset::new(offset as i64)));
+            let [found] = &report.found[..] else { panic!("offset {offset}: {report:?}") };
+            assert_eq!((found.offset.get(), found.timestamp), (offset as i64, *timestamp));
+            assert_eq!(id_of(found.value.as_ref().unwrap()), offset as u64);
+            assert_eq!(found.batch.base_offset, *first);
+            assert_eq!(i64::from(found.batch.last_offset_delta), last - first);
+            let bytes = fs::read(&found.path).unwrap();
+            let there = bytes.get(found.pos as usize..).is_some_and(|bytes| {
+                batches(bytes)
+                    .next()
+                    .is_some_and(|batch| batch.is_ok_and(|it| it.base_offset().get() == *first))
+            });
+            assert!(there || found.journaled, "offset {offset}");
+        }
+        let end = Offset::new(self.0.len() as i64);
+        for asked in [end, end.plus(1000)] {
+            let missing = look(Sought::Offset(asked)).missing;
+            assert_eq!(missing, Some(Missing::OutOfRange { asked, start: Offset::ZERO, end }));
+        }
+        let newest = self.0.iter().map(|(timestamp, ..)| *timestamp).max().unwrap();
+        let asked = (900..=newest + 2).step_by(stride);
+        for asked_ms in [i64::MIN, -1, 0].into_iter().chain(asked).chain([i64::MAX]) {
+            let report = look(Sought::Time(asked_ms));
+            let found = report.found.first().map(|found| (found.offset.get(), found.timestamp));
+            assert_eq!(found, self.at(asked_ms), "the first one from {asked_ms} on");
+            let late = Missing::AfterEnd { asked_ms, newest_ms: Some(newest) };
+            assert_eq!(report.missing, found.is_none().then_some(late));
+        }
+    }
 }
 
 /// A log of several segments, of small batches and larger ones, rolled in between.
@@ -143,8 +184,11 @@ fn every_offset_and_every_timestamp_is_found() {
         let engine = Engine::open(config.clone()).unwrap();
         let log = engine.log("orders", 0).unwrap();
         model.check(&log);
-        drop(engine);
+        engine.abandon();
+        model.check_files(3, &config.dir);
+        Engine::open(config.clone()).unwrap().close().unwrap();
         verified(&config.dir);
+        model.check_files(1, &config.dir);
     });
 }
 
@@ -226,6 +270,7 @@ fn lookups_are_right_whatever_became_of_the_indexes_and_these_are_written_anew()
             ];
             for (what, how) in harms {
                 let harmed = harm(&config.dir, kind, how);
+                model.check_files(13, &config.dir);
                 let engine = Engine::open(config.clone()).unwrap();
                 let log = engine.log("orders", 0).unwrap();
                 model.check_every(13, &log);
@@ -244,4 +289,61 @@ fn lookups_are_right_whatever_became_of_the_indexes_and_these_are_written_anew()
             }
         }
     });
+}
+
+#[test]
+fn what_is_journaled_alone_is_found_in_the_files() {
+    let dir = Dir::new("find-journaled");
+    let config = config(&small(&dir.join("data")));
+    let engine = Engine::open(config.clone()).unwrap();
+    let log = engine.log("orders", 0).unwrap();
+    let mut model = Model::default();
+    for _ in 0..40 {
+        model.append(&log, 2, 60);
+    }
+    engine.abandon();
+    model.check_files(1, &config.dir);
+    let name = PartitionName::new("orders", 0).unwrap();
+    let report = find(&config.dir, &name, Sought::Offset(Offset::new(79))).unwrap();
+    assert!(report.found[0].journaled, "{report:?}");
+}
+
+#[test]
+fn the_index_leads_past_all_but_one_interval_and_past_damage() {
+    let dir = Dir::new("find-damage");
+    let config = config(&small(&dir.join("data")));
+    let engine = Engine::open(config.clone()).unwrap();
+    let log = engine.log("orders", 0).unwrap();
+    let mut model = Model::default();
+    for _ in 0..400 {
+        model.append(&log, 1, 500);
+    }
+    log.roll_blocking().unwrap();
+    model.append(&log, 1, 500);
+    engine.close().unwrap();
+    let name = PartitionName::new("orders", 0).unwrap();
+    let look = |sought| find(&config.dir, &name, sought).unwrap();
+    let offset = |offset| look(Sought::Offset(Offset::new(offset)));
+    let harmed = offset(200).found.swap_remove(0);
+    let mut bytes = fs::read(&harmed.path).unwrap();
+    bytes[harmed.pos as usize + 100] ^= 1;
+    fs::write(&harmed.path, bytes).unwrap();
+
+    let report = offset(390);
+    assert_eq!((report.found.len(), report.problems.len()), (1, 0), "{report:?}");
+    let looked = report.looked;
+    assert_eq!((looked.index, looked.segments), (IndexUse::Used, 1));
+    assert!(looked.batches <= 3 && looked.index_entries <= 12, "{looked:?}");
+    assert!(looked.log_bytes <= 32 << 10, "{looked:?}");
+
+    let report = offset(200);
+    assert_eq!((report.found.len(), report.missing), (0, Some(Missing::Damaged)));
+    assert_eq!(report.problems[0].pos, harmed.pos);
+    assert_eq!(report.problems[0].offset, Some(harmed.offset));
+    let newest_ms = model.0.iter().map(|(timestamp, ..)| *timestamp).max();
+    let report = look(Sought::Time(i64::MAX));
+    assert_eq!(report.missing, Some(Missing::AfterEnd { asked_ms: i64::MAX, newest_ms }));
+    assert!(report.problems.is_empty(), "the seal knows, without a look at the damage");
+    let report = look(Sought::Key { key: b"none", records_max: 1 });
+    assert_eq!((report.missing, report.problems.len()), (Some(Missing::Damaged), 1));
 }

@@ -11,8 +11,8 @@ use kafka_protocol::records::{
 use ringmain::Engine;
 use ringmain::batch::batches;
 use ringmain::error::OpenError;
-use ringmain::inspect::verify;
-use ringmain::types::{Isolation, Offset};
+use ringmain::inspect::{FindError, Missing, Sought, find, verify};
+use ringmain::types::{Isolation, Offset, PartitionName};
 
 use crate::support::{Dir, batch, everywhere, id_of, read_all, small, value, verified};
 
@@ -147,6 +147,49 @@ fn kafkas_mark_of_a_clean_shutdown_does_not_outlive_an_opening() {
 }
 
 #[test]
+fn records_are_found_in_a_directory_that_kafka_made() {
+    let dir = Dir::new("kafka-find");
+    let data = dir.join("data");
+    let offsets = make(&data);
+    let name = PartitionName::new("kafka.topic", 3).unwrap();
+    let look = |sought| find(&data, &name, sought).unwrap();
+    let (start, last) = (Offset::new(100), *offsets.last().unwrap());
+    for asked in (0..last + 3).map(Offset::new) {
+        let report = look(Sought::Offset(asked));
+        assert_eq!((report.start, report.end.get()), (start, last + 1));
+        let found = report.found.first().map(|found| found.offset);
+        let there = offsets.contains(&asked.get());
+        assert_eq!(found, there.then_some(asked));
+        let next = offsets.iter().copied().find(|next| *next > asked.get()).map(Offset::new);
+        let expected = if there {
+            None
+        } else if asked < start || asked.get() > last {
+            Some(Missing::OutOfRange { asked, start, end: report.end })
+        } else {
+            Some(Missing::Compacted { asked, next })
+        };
+        assert_eq!(report.missing, expected);
+    }
+    let report = look(Sought::Time(1_700_000_000_000 + 105));
+    assert_eq!(report.found[0].offset.get(), 111, "of 104 to 110 nothing is left");
+    let report = look(Sought::Key { key: b"key", records_max: 90 });
+    let newest: Vec<i64> = report.found.iter().map(|found| found.offset.get()).collect();
+    let expected: Vec<i64> = offsets.iter().rev().take(90).copied().collect();
+    assert_eq!(newest, expected, "the newest first, of both segments");
+    let report = look(Sought::Key { key: b"other", records_max: 1 });
+    assert!(matches!(report.missing, Some(Missing::NoSuchKey { .. })));
+    let other = PartitionName::new("kafka.topic", 4).unwrap();
+    let Err(FindError::NoSuchPartition { there, .. }) = find(&data, &other, Sought::Time(0)) else {
+        panic!("it is not there");
+    };
+    assert_eq!(there, std::slice::from_ref(&name));
+    assert!(matches!(
+        find(data.join("kafka.topic-3"), &name, Sought::Time(0)),
+        Err(FindError::NotData(_))
+    ));
+}
+
+#[test]
 fn kafkas_torn_tail_is_cut_and_its_damage_is_reported() {
     let dir = Dir::new("kafka-torn");
     let data = dir.join("data");
@@ -157,6 +200,11 @@ fn kafkas_torn_tail_is_cut_and_its_damage_is_reported() {
     fs::write(&last, bytes).unwrap();
     let report = verify(&data).unwrap();
     assert!(report.is_healthy() && report.notes.len() == 1, "{report:?}");
+    let name = PartitionName::new("kafka.topic", 3).unwrap();
+    let torn = Offset::new(*offsets.last().unwrap());
+    let found = find(&data, &name, Sought::Offset(torn)).unwrap();
+    assert!(matches!(found.missing, Some(Missing::OutOfRange { end, .. }) if end < torn));
+    assert!(found.problems.is_empty() && found.notes.len() == 1, "{found:?}");
     let engine = Engine::open(small(&data)).unwrap();
     assert_eq!(engine.recovery().cuts.len(), 1);
     let log = engine.log("kafka.topic", 3).unwrap();

@@ -1,4 +1,4 @@
-//! Read-only looks at what is on disk: [`verify`] checks it, [`dump()`] shows it.
+//! Read-only looks at what is on disk: [`verify`] checks it, [`dump()`] shows it, [`find()`] finds a record in it.
 //!
 //! Plain system calls on plain files: no ring, no lock, and nothing is ever written. A directory that an engine
 //! has open is better looked at after a checkpoint: what changes under the look can not be told from damage.
@@ -17,16 +17,22 @@ use crate::types::{Incarnation, Offset, PartitionName};
 
 mod derived;
 pub mod dump;
+pub mod find;
 mod journals;
+mod log;
+mod lookup;
 mod partition;
 mod place;
 pub(crate) mod source;
 
 pub use dump::{DumpOptions, Item, dump};
+pub use find::{FindError, FindReport, FoundRecord, Missing, Sought, find};
 
-use journals::Journals;
+pub use log::{IndexUse, Looked};
+
+use journals::{Journals, Loaded};
 use partition::Terms;
-use place::Place;
+use place::{Listing, Place};
 
 /// What [`verify`] found.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -131,27 +137,55 @@ pub fn verify(dir: impl AsRef<Path>) -> Result<VerifyReport, OpenError> {
 }
 
 fn verify_directory(report: &mut VerifyReport, dir: &Path) -> Result<(), OpenError> {
-    let listing = place::list(report, dir)?;
-    let block = fixed_file(report, &dir.join(names::META), DirectoryMeta::decode)?;
-    let block = block.map_or(BLOCK_BYTES_MIN, |meta| meta.block_bytes());
-    let meta = fixed_file(report, &dir.join(names::JOURNALS), JournalsMeta::decode)?;
-    let loaded = journals::load(report, dir, (&listing, meta))?;
-    let journals = Journals::replay(report, &loaded);
+    let survey = Survey::of(report, dir)?;
+    let journals = Journals::replay(report, &survey.loaded);
     report.journal_groups = journals.groups;
-    let points = checkpoint(report, &dir.join(names::RECOVERY_POINTS))?;
-    let starts = checkpoint(report, &dir.join(names::LOG_STARTS))?;
-    for name in &listing.partitions {
+    for name in &survey.listing.partitions {
         let path = dir.join(name.to_string());
-        let terms = Terms {
-            overlay: Some(&journals),
-            recovery_point: points.get(name).copied().unwrap_or_default(),
-            log_start: starts.get(name).copied().unwrap_or_default(),
-            clean: listing.clean,
-            ..Terms::alone(&path, block.into())
-        };
-        partition::check(report, &terms)?;
+        partition::check(report, &survey.terms(&path, name, &journals))?;
     }
     Ok(())
+}
+
+/// What a data directory says of its partitions.
+struct Survey {
+    listing: Listing,
+    block: u64,
+    loaded: Vec<Loaded>,
+    points: HashMap<PartitionName, Offset>,
+    starts: HashMap<PartitionName, Offset>,
+}
+
+impl Survey {
+    fn of(report: &mut VerifyReport, dir: &Path) -> Result<Self, OpenError> {
+        let listing = place::list(report, dir)?;
+        let block = fixed_file(report, &dir.join(names::META), DirectoryMeta::decode)?;
+        let block = block.map_or(BLOCK_BYTES_MIN, |meta| meta.block_bytes());
+        let meta = fixed_file(report, &dir.join(names::JOURNALS), JournalsMeta::decode)?;
+        Ok(Self {
+            loaded: journals::load(report, dir, (&listing, meta))?,
+            block: block.into(),
+            points: checkpoint(report, &dir.join(names::RECOVERY_POINTS))?,
+            starts: checkpoint(report, &dir.join(names::LOG_STARTS))?,
+            listing,
+        })
+    }
+
+    /// How the partition in `path` is to be judged.
+    fn terms<'a>(
+        &self,
+        path: &'a Path,
+        name: &PartitionName,
+        journals: &'a Journals<'a>,
+    ) -> Terms<'a> {
+        Terms {
+            overlay: Some(journals),
+            recovery_point: self.points.get(name).copied().unwrap_or_default(),
+            log_start: self.starts.get(name).copied().unwrap_or_default(),
+            clean: self.listing.clean,
+            ..Terms::alone(path, self.block)
+        }
+    }
 }
 
 /// Reads one of the engine's own fixed files. `None` if it is not there or damaged, which is reported.

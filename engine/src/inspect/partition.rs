@@ -5,7 +5,7 @@ use std::path::Path;
 use super::derived::Derived;
 use super::journals::Journals;
 use super::place::{FileKind, kind, names_in};
-use super::source::{Rest, Step, Walker};
+use super::source::{Rest, Runs, Step, Walker};
 use super::{VerifyReport, fixed_file, overlay_of, read_optional};
 use crate::batch::{BatchView, Limits};
 use crate::error::OpenError;
@@ -41,28 +41,31 @@ impl<'a> Terms<'a> {
     }
 }
 
-struct Check<'r, 'a> {
-    report: &'r mut VerifyReport,
-    terms: &'r Terms<'a>,
-    incarnation: Option<Incarnation>,
+/// A partition under the eyes of a check.
+pub(super) struct Check<'r, 'a> {
+    pub(super) report: &'r mut VerifyReport,
+    pub(super) terms: &'r Terms<'a>,
+    pub(super) incarnation: Option<Incarnation>,
     /// Bytes may have been acknowledged before a flush.
     relaxed: bool,
     /// Kafka made it, and no engine has opened it yet.
     foreign: bool,
 }
 
-struct Walked {
-    end: u64,
-    length: u64,
-    next: Offset,
-    rest: Rest,
+/// How far a segment was gone through.
+pub(super) struct Walked {
+    pub(super) end: u64,
+    pub(super) length: u64,
+    pub(super) next: Offset,
+    pub(super) rest: Rest,
     /// Why the walk ended, unless it was at the end of the file or of the segment's share.
-    why: Option<String>,
+    pub(super) why: Option<String>,
     /// It ended where the next segment's records begin.
-    complete: bool,
+    pub(super) complete: bool,
 }
 
-enum Verdict {
+/// What lies behind a walk's end.
+pub(super) enum Verdict {
     Fine,
     /// The next opening cuts here: what follows is void.
     Torn,
@@ -72,18 +75,7 @@ enum Verdict {
 /// Checks one partition's directory.
 pub(super) fn check(report: &mut VerifyReport, terms: &Terms<'_>) -> Result<(), OpenError> {
     report.partitions += 1;
-    let path = terms.dir.join(names::PARTITION);
-    let meta = fixed_file(report, &path, PartitionMeta::decode)?;
-    let mut bases = segments(report, terms.dir)?;
-    unfinished(report, terms, &mut bases)?;
-    let mut check = Check {
-        report,
-        terms,
-        incarnation: meta.map(|meta| meta.incarnation),
-        // Kafka acknowledges before it flushes.
-        relaxed: meta.is_none_or(|meta| meta.relaxed),
-        foreign: meta.is_none(),
-    };
+    let (mut check, bases) = Check::begin(report, terms)?;
     let next = check.segments(&bases)?;
     check.epochs(next)
 }
@@ -157,7 +149,50 @@ fn is_kafkas(name: &str) -> bool {
     name == "partition.metadata" || name.ends_with(".snapshot") || name.ends_with(".txnindex")
 }
 
-impl Check<'_, '_> {
+impl<'r, 'a> Check<'r, 'a> {
+    /// Reads what the directory says of itself. Returns the segments' base offsets, too, in order.
+    pub(super) fn begin(
+        report: &'r mut VerifyReport,
+        terms: &'r Terms<'a>,
+    ) -> Result<(Self, Vec<Offset>), OpenError> {
+        let meta = fixed_file(report, &terms.dir.join(names::PARTITION), PartitionMeta::decode)?;
+        let mut bases = segments(report, terms.dir)?;
+        unfinished(report, terms, &mut bases)?;
+        let check = Self {
+            report,
+            terms,
+            incarnation: meta.map(|meta| meta.incarnation),
+            // Kafka acknowledges before it flushes.
+            relaxed: meta.is_none_or(|meta| meta.relaxed),
+            foreign: meta.is_none(),
+        };
+        Ok((check, bases))
+    }
+
+    /// What journals lay over a segment.
+    pub(super) fn runs(&self, base: Offset, seal: Option<&Seal>) -> Runs<'a> {
+        let runs = overlay_of(self.terms.overlay, self.incarnation, base);
+        let end = runs.iter().map(|(pos, run)| pos + run.len() as u64).max().unwrap_or(0);
+        // A sealed segment was flushed with all of them in it: a recovery leaves it alone, too.
+        let sealed = seal.is_some_and(|seal| seal.compacted || end <= seal.length.get());
+        if sealed { &[] } else { runs }
+    }
+
+    /// Whether a walk went over all of a segment, which is followed by one that begins at `following`.
+    pub(super) fn is_complete(
+        &self,
+        walked: &Walked,
+        following: Option<Offset>,
+        seal: Option<&Seal>,
+    ) -> bool {
+        // A gap before the next segment: compaction's, or bytes that never came.
+        let gap = walked.complete || walked.end == walked.length;
+        let sealed = seal.is_some_and(|seal| seal.length.get() == walked.end);
+        let below = following.is_some_and(|limit| limit <= self.terms.recovery_point);
+        following.map_or(walked.end == walked.length, |limit| walked.next >= limit)
+            || gap && (self.foreign || sealed || below)
+    }
+
     /// Checks every segment. Returns the partition's next offset.
     fn segments(&mut self, bases: &[Offset]) -> Result<Offset, OpenError> {
         let point = self.terms.recovery_point;
@@ -193,11 +228,7 @@ impl Check<'_, '_> {
         let io = |error| OpenError::io(path, "reading", error);
         self.report.segments += 1;
         let mut derived = Derived::read(self.report, self.terms.dir, base)?;
-        let runs = overlay_of(self.terms.overlay, self.incarnation, base);
-        let end = runs.iter().map(|(pos, run)| pos + run.len() as u64).max().unwrap_or(0);
-        // A sealed segment was flushed with all of them in it: a recovery leaves it alone, too.
-        let sealed = derived.seal().is_some_and(|seal| seal.compacted || end <= seal.length.get());
-        let runs = if sealed { &[] } else { runs };
+        let runs = self.runs(base, derived.seal());
         let mut walker = Walker::open(path, self.terms.block, runs).map_err(io)?;
         let length = walker.length();
         walker.sum_to(derived.seal().map_or(0, |seal| seal.length.get()));
@@ -225,15 +256,11 @@ impl Check<'_, '_> {
             end = pos + batch.as_bytes().len() as u64;
         }
         let rest = walker.rest(end).map_err(io)?;
-        // A gap before the next segment: compaction's, or bytes that never came.
-        let gap = complete || end == length;
-        let sealed = derived.seal().is_some_and(|seal| seal.length.get() == end);
-        let below = following.is_some_and(|limit| limit <= self.terms.recovery_point);
-        complete = following.map_or(end == length, |limit| next >= limit)
-            || gap && (self.foreign || sealed || below);
-        derived.end(self.report, complete || rest.last_nonzero.is_none());
+        let mut walked = Walked { end, length, next, rest, why, complete };
+        walked.complete = self.is_complete(&walked, following, derived.seal());
+        derived.end(self.report, walked.complete || rest.last_nonzero.is_none());
         derived.check_seal(self.report, self.incarnation, (length, next), rest);
-        Ok(Walked { end, length, next, rest, why, complete })
+        Ok(walked)
     }
 
     fn batch(&mut self, path: &Path, pos: u64, batch: &BatchView<'_>) {
@@ -259,7 +286,7 @@ impl Check<'_, '_> {
     }
 
     /// Whether what lies behind the walk's end is nothing, a torn tail or damage: the rule of the recovery.
-    fn judge(
+    pub(super) fn judge(
         &mut self,
         path: &Path,
         walked: &Walked,
@@ -276,24 +303,23 @@ impl Check<'_, '_> {
         if walked.end == walked.length || behind == 0 && later.is_empty() {
             return Ok(Verdict::Fine);
         }
-        let beyond = behind + self.bytes_of(later)?;
         let why = walked.why.as_deref().unwrap_or("no batch begins here");
-        let acked = walked.next < self.terms.recovery_point;
-        if acked || self.terms.clean || !(self.relaxed || beyond <= TORN_WINDOW_BYTES) {
-            let evidence = if acked {
-                "this was flushed".to_owned()
-            } else if self.terms.clean {
-                "the directory was closed cleanly".to_owned()
-            } else {
-                format!("{beyond} bytes lie behind it, too many for a torn tail")
-            };
-            let what = format!("{why}; {evidence}");
-            self.report.problem(path, walked.end, Some(walked.next), what);
-            return Ok(Verdict::Damaged);
-        }
-        let what = format!("torn tail, {beyond} bytes that the next opening cuts off: {why}");
-        self.report.note(path, walked.end, what);
-        Ok(Verdict::Torn)
+        let evidence = if walked.next < self.terms.recovery_point {
+            "this was flushed".to_owned()
+        } else if self.terms.clean {
+            "the directory was closed cleanly".to_owned()
+        } else {
+            let beyond = behind + self.bytes_of(later)?;
+            if self.relaxed || beyond <= TORN_WINDOW_BYTES {
+                let what =
+                    format!("torn tail, {beyond} bytes that the next opening cuts off: {why}");
+                self.report.note(path, walked.end, what);
+                return Ok(Verdict::Torn);
+            }
+            format!("{beyond} bytes lie behind it, too many for a torn tail")
+        };
+        self.report.problem(path, walked.end, Some(walked.next), format!("{why}; {evidence}"));
+        Ok(Verdict::Damaged)
     }
 
     /// Bytes of segments, up to the last one of each that is not zero.

@@ -11,7 +11,7 @@ use crate::format::crc::crc32c_append;
 use crate::limits::BATCH_BYTES_MAX;
 
 /// Bytes read at once.
-const READ_BYTES: usize = 1 << 20;
+pub(super) const READ_BYTES: usize = 1 << 20;
 
 /// Bytes laid over a file: where each run begins, and the run; oldest first.
 pub(crate) type Runs<'a> = &'a [(u64, &'a [u8])];
@@ -78,6 +78,10 @@ pub(crate) struct Walker<'a> {
     at: usize,
     /// The file position of the buffer's first byte.
     base: u64,
+    /// Bytes read at once.
+    step: usize,
+    /// Bytes read so far.
+    bytes_read: u64,
     crc: u32,
     sum_to: u64,
     last_nonzero: Option<u64>,
@@ -96,6 +100,8 @@ impl<'a> Walker<'a> {
             buffer: Vec::new(),
             at: 0,
             base: 0,
+            step: READ_BYTES,
+            bytes_read: 0,
             crc: 0,
             sum_to: 0,
             last_nonzero: None,
@@ -148,6 +154,16 @@ impl<'a> Walker<'a> {
         Self { base: pos, ..self }
     }
 
+    /// Reads so many bytes at once, or a batch if that is longer. For a fresh walker.
+    pub(super) fn by(self, step: usize) -> Self {
+        Self { step, ..self }
+    }
+
+    /// Bytes read so far.
+    pub(super) fn bytes_read(&self) -> u64 {
+        self.bytes_read
+    }
+
     /// The next intact batch behind where the walk stands, wherever it begins before the byte `end`: what lies
     /// behind damage, for those who look. `Step::End` if there is none.
     pub(super) fn resume(&mut self, end: u64) -> io::Result<Step<'_>> {
@@ -190,16 +206,17 @@ impl<'a> Walker<'a> {
     /// Makes `bytes` from the next batch's beginning available; returns how many there are.
     fn fill(&mut self, bytes: usize) -> io::Result<usize> {
         while self.buffer.len() - self.at < bytes {
-            if self.at >= READ_BYTES || self.at == self.buffer.len() {
+            if self.at >= self.step || self.at == self.buffer.len() {
                 self.buffer.drain(..self.at);
                 self.base += self.at as u64;
                 self.at = 0;
             }
             let have = self.buffer.len();
             let pos = self.base + have as u64;
-            self.buffer.resize(have + READ_BYTES.max(bytes), 0);
+            self.buffer.resize(have + self.step.max(bytes), 0);
             let read = self.source.read(pos, &mut self.buffer[have..])?;
             self.buffer.truncate(have + read);
+            self.bytes_read += read as u64;
             if read == 0 {
                 break;
             }

@@ -9,6 +9,7 @@ use std::rc::Rc;
 use crate::error::ReadError;
 use crate::files::read_at;
 use crate::format::index::{OFFSET_ENTRY_BYTES, OffsetEntry, TIME_ENTRY_BYTES, TimeEntry};
+use crate::index::try_partition_point;
 use crate::journal::LogId;
 use crate::limits::INDEX_BLOCK_BYTES;
 use crate::shard::lookup_cache::{Memo, Part};
@@ -179,25 +180,13 @@ fn search<E: Entry>(
         decoded.ok_or(Miss::Block(block))
     };
     // First among the blocks by their first entries, then in the last one that begins early enough.
-    let (mut low, mut high) = (0, count.div_ceil(per_block::<E>()));
-    while low < high {
-        let middle = low.midpoint(high);
-        if entry(middle * per_block::<E>())?.key() <= key {
-            low = middle + 1;
-        } else {
-            high = middle;
-        }
-    }
-    if low > 0 {
-        (low, high) = ((low - 1) * per_block::<E>(), (low * per_block::<E>()).min(count));
-        while low < high {
-            let middle = low.midpoint(high);
-            if entry(middle)?.key() <= key {
-                low = middle + 1;
-            } else {
-                high = middle;
-            }
-        }
+    let block = try_partition_point(0..count.div_ceil(per_block::<E>()), |block| {
+        Ok(entry(block * per_block::<E>())?.key() <= key)
+    })?;
+    let mut low = 0;
+    if block > 0 {
+        let inside = (block - 1) * per_block::<E>()..(block * per_block::<E>()).min(count);
+        low = try_partition_point(inside, |at| Ok(entry(at)?.key() <= key))?;
     }
     let at = match side {
         Side::Before => low.checked_sub(1),
