@@ -18,6 +18,7 @@ pub mod crash;
 pub mod device;
 pub mod env;
 pub mod finding;
+pub mod finds;
 pub mod floor;
 pub mod grid;
 pub mod histogram;

@@ -1,6 +1,7 @@
 //! The rows of `quick`, as data: what is measured, against what, and in which order.
 
 use crate::device::{Direction, Job, SPLITS};
+use crate::finds::{self, Key};
 use crate::outcome::Kind;
 use crate::reads::{self, Way};
 use crate::{crash, rawread};
@@ -30,6 +31,14 @@ pub const READ_SEALED: &str = "read_sealed_socket";
 pub const BARE_SENDFILE: &str = "socket_sendfile";
 /// As above.
 pub const BARE_COPY: &str = "socket_pread_send";
+
+/// The row of bare reads of as many bytes as a lookup goes through.
+pub const BARE_PREAD: &str = "file_pread_4k";
+
+/// The rows of lookups.
+pub const FIND_OFFSET: &str = "find_offset";
+/// As above.
+pub const FIND_TIME: &str = "find_time";
 
 /// Bytes of a batch of the rows that have many partitions: one of 1 KB.
 const SMALL_BATCH_BYTES: u64 = 1024;
@@ -138,6 +147,10 @@ impl Row {
         Self { arm, policy: None, beside, ..Self::engine(name, step, 1, 1) }
     }
 
+    const fn find(name: &'static str, way: Way, beside: Beside) -> Self {
+        Self { batch_bytes: finds::INTERVAL_BYTES as u64, ..Self::read(name, way, beside) }
+    }
+
     const fn against_floor(self, floor: &'static str) -> Self {
         Self { floor: Some(floor), plotted: true, ..self }
     }
@@ -145,7 +158,9 @@ impl Row {
     /// What it measures.
     pub const fn kind(&self) -> Kind {
         match self.arm {
-            Arm::Device(_) | Arm::RawRead | Arm::Read(Way::Sendfile | Way::Copy) => Kind::Device,
+            Arm::Device(_) | Arm::RawRead | Arm::Read(Way::Sendfile | Way::Copy | Way::Pread) => {
+                Kind::Device
+            }
             Arm::Floor => Kind::Floor,
             Arm::Engine | Arm::Beside | Arm::Read(_) | Arm::Direct(_) | Arm::Recover => {
                 Kind::Engine
@@ -162,7 +177,7 @@ const ONE: u64 = crate::onebatch::BATCH_BYTES as u64;
 
 /// All rows, in the order of the table. Rows that are compared stand near each other, so that they
 /// also run near each other.
-pub static ROWS: [Row; 24] = [
+pub static ROWS: [Row; 27] = [
     Row { plotted: true, ..Row::device(RAW_FLUSH, job((4 << 10, 1), true)) },
     Row::device("device_os_512k_q8", job((512 << 10, 8), false)),
     Row {
@@ -202,6 +217,9 @@ pub static ROWS: [Row; 24] = [
     Row::read(BARE_COPY, Way::Copy, Beside::Nothing),
     Row::read(READ_SEALED, Way::Sealed, Beside::Row(BARE_SENDFILE)),
     Row::read("read_tail", Way::Tail, Beside::Nothing),
+    Row::find(BARE_PREAD, Way::Pread, Beside::Nothing),
+    Row::find(FIND_OFFSET, Way::Find(Key::Offset), Beside::Row(BARE_PREAD)),
+    Row::find(FIND_TIME, Way::Find(Key::Time), Beside::Nothing),
     Row {
         arm: Arm::RawRead,
         ..Row::device(RAW_READ, job((rawread::READ_BYTES, rawread::DEPTH), false))
@@ -214,7 +232,7 @@ pub static ROWS: [Row; 24] = [
 ];
 
 /// What rows that are compared have in common: the first row of each such run of [`ROWS`], and its heading.
-pub const CHAPTERS: [(&str, &str); 7] = [
+pub const CHAPTERS: [(&str, &str); 8] = [
     (RAW_FLUSH, "A raw flush: durable writes of 4 KiB, one at a time"),
     ("device_os_512k_q8", "Large batches, acked when written: the device, then the log under os"),
     (
@@ -224,6 +242,10 @@ pub const CHAPTERS: [(&str, &str); 7] = [
     ("floor_one_record_c256", "One record a batch, durable: the floor, then the log under group"),
     ("append_group_partitions_1", "Batches of 1 KiB, durable, over more and more partitions"),
     (BARE_SENDFILE, "Reading to a socket on this machine: bare loops, then the log"),
+    (
+        BARE_PREAD,
+        "Finding a record among 100 segments: a bare read of 4 KiB, then the log, in its shard",
+    ),
     (RAW_READ, "Reading back after a kill: the bytes raw, then the log reopened (p50: all of it)"),
 ];
 
@@ -269,6 +291,8 @@ mod tests {
             "read_tail",
             "read_sealed_socket",
             "read_cold_beside_writers",
+            "find_offset",
+            "find_time",
         ];
         for name in fixed {
             assert!(row(name).is_some(), "{name}");
@@ -301,6 +325,7 @@ mod tests {
         assert!(title("append_group_64k_q16").contains("acked when durable"));
         assert!(title("append_group_one_record_c1024_p1000").contains("One record"));
         assert!(title("append_group_partitions_1000_direct").contains("partitions"));
+        assert!(title(FIND_TIME).contains("100 segments") && finds::SEGMENTS == 100);
         assert!(title(RECOVER).contains("reopened"));
         assert!(CHAPTERS.iter().all(|(first, _)| row(first).is_some()));
     }

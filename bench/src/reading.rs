@@ -6,7 +6,10 @@ use serde::Serialize;
 use crate::human;
 use crate::json::Entry;
 use crate::outcome::Outcome;
-use crate::plan::{BARE_COPY, BARE_SENDFILE, BESIDE_WRITERS, READ_SEALED, WRITERS};
+use crate::plan::{
+    BARE_COPY, BARE_PREAD, BARE_SENDFILE, BESIDE_WRITERS, FIND_OFFSET, FIND_TIME, READ_SEALED,
+    WRITERS,
+};
 
 /// From this share of the other's rate on two rows are as good as equal.
 const ALIKE: f64 = 0.9;
@@ -135,8 +138,8 @@ pub fn ratios(rows: &[Outcome]) -> Vec<Ratio> {
     all.into_iter().chain(reads(&rows)).flatten().collect()
 }
 
-/// The ratios of the rows that read to sockets.
-fn reads(rows: &Rows<'_>) -> [Option<Ratio>; 4] {
+/// The ratios of the rows that read, and of those that look for what is read.
+fn reads(rows: &Rows<'_>) -> [Option<Ratio>; 6] {
     let ratio = |name, (above, below): ((_, Figure), (_, Figure)), percent, text| {
         let value = rows.over(above, below)?;
         Some(Ratio { name, value, text, percent })
@@ -165,6 +168,18 @@ fn reads(rows: &Rows<'_>) -> [Option<Ratio>; 4] {
             ((BESIDE_WRITERS, P999), (WRITERS, P999)),
             false,
             "the 99.9th percentile of writers alone: the same",
+        ),
+        ratio(
+            "find_offset_of_pread",
+            ((FIND_OFFSET, P50), (BARE_PREAD, P50)),
+            false,
+            "a bare read of 4 KiB from the page cache: finding a batch by offset, all of it looked up before",
+        ),
+        ratio(
+            "find_time_of_find_offset",
+            ((FIND_TIME, P50), (FIND_OFFSET, P50)),
+            false,
+            "finding a batch by offset: a record by time, whose batch is read and checked",
         ),
     ]
 }

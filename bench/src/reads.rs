@@ -20,6 +20,7 @@ use ringmain::{Engine, Fetch, LogHandle};
 
 use crate::batches::Shelf;
 use crate::cores::{Cores, Pinned};
+use crate::finds::{self, Finds, Key};
 use crate::payload::Payload;
 use crate::sample::Sample;
 use crate::site::Site;
@@ -45,7 +46,7 @@ pub const STEP_BYTES: usize = 512 << 10;
 /// Bytes of a bare loop's `pread`: they stay in the core's cache.
 const COPY_BYTES: usize = 64 << 10;
 
-/// How a slice reads.
+/// How a slice reads, or looks for what it would read.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Way {
     /// The engine's tail.
@@ -56,6 +57,10 @@ pub enum Way {
     Sendfile,
     /// Bare `pread` and `send` of the same file.
     Copy,
+    /// Lookups in the engine's sealed segments.
+    Find(Key),
+    /// Bare `pread` of as many bytes as a lookup goes through.
+    Pread,
 }
 
 /// A log behind a socket, to be read.
@@ -229,6 +234,7 @@ impl Client {
 pub struct Reads {
     sealed: Served,
     tail: Served,
+    finds: Finds,
     /// The sealed log's file.
     file: PathBuf,
     /// After what is served from it.
@@ -247,10 +253,11 @@ impl Reads {
         let engine = site.engine();
         let sealed = Served::start(engine, log("sealed")?, (SEALED_BYTES, true), payload)?;
         let tail = Served::start(engine, log("tail")?, (TAIL_BYTES, false), payload)?;
+        let finds = Finds::prepare(engine, log("found")?, payload)?;
         let file = dir.join(sealed.log.name().to_string()).join(format!("{:020}.log", 0));
         // Written past the page cache: a plain read brings it in.
         io::copy(&mut File::open(&file)?, &mut io::sink())?;
-        Ok(Self { sealed, tail, file, site, cores: Cores::near(dir) })
+        Ok(Self { sealed, tail, finds, file, site, cores: Cores::near(dir) })
     }
 
     /// Whether the engine writes past the page cache.
@@ -277,6 +284,11 @@ impl Reads {
         match way {
             Way::Tail => self.tail.read(times, &never),
             Way::Sealed => self.sealed.read(times, &never),
+            Way::Find(key) => self.finds.slice(self.site.engine(), key, times),
+            Way::Pread => {
+                let _pinned = Pinned::to(self.cores.disk);
+                finds::bare(&self.file, times)
+            }
             Way::Sendfile | Way::Copy => self.bare(way, times),
         }
     }

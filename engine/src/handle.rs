@@ -16,7 +16,7 @@ use crate::types::{FlushPolicy, Isolation, Offset, PartitionName, Watermarks};
 
 pub(crate) mod asked;
 pub(crate) mod fetch;
-mod find;
+pub(crate) mod find;
 mod keep;
 
 /// The way to a shard.

@@ -86,7 +86,7 @@ impl LogHandle {
 }
 
 /// The first record of the batch, from `from` on, that is not older than `timestamp`, or the offset behind the batch.
-fn within(
+pub(crate) fn within(
     bytes: &[u8],
     from: Offset,
     timestamp: i64,

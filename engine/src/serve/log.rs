@@ -7,14 +7,16 @@ use std::task::{Context as TaskContext, Poll};
 
 use crate::batch::Batch;
 use crate::error::{AppendError, ReadError};
+use crate::handle::find::within;
 use crate::journal::LogId;
 use crate::shard::fetch::{self, Damage, Fetch, Fetched};
 use crate::shard::inbox::Appended;
 use crate::shard::inbox::local::LocalAppend;
 use crate::shard::net::{LogRange, Service, locate};
+use crate::shard::read::find;
 use crate::shard::shield::Shield;
 use crate::shard::{Context, read};
-use crate::types::{Isolation, Offset, Watermarks};
+use crate::types::{BatchFound, Isolation, Offset, TimeFound, Watermarks};
 
 /// A partition's log, from within its shard. Cheap to clone; stays on the shard's thread.
 #[derive(Clone)]
@@ -53,11 +55,46 @@ impl LocalLog {
         isolation: Isolation,
     ) -> impl Future<Output = Result<Vec<u8>, ReadError>> + 'static {
         let (cx, id) = (self.cx.clone(), self.id);
-        // A server may give up at any time.
-        let shield = self.cx.clone();
-        self.run(Shield::new(&shield, async move {
-            read::read(&cx, id, offset, max_bytes, isolation).await
-        }))
+        self.shielded(async move { read::read(&cx, id, offset, max_bytes, isolation).await })
+    }
+
+    /// Where the batch is that holds `offset`, as [`crate::LogHandle::find_offset`] does.
+    ///
+    /// # Errors
+    /// As there.
+    pub fn find_offset(
+        &self,
+        offset: Offset,
+        isolation: Isolation,
+    ) -> impl Future<Output = Result<Option<BatchFound>, ReadError>> + 'static {
+        let (cx, id) = (self.cx.clone(), self.id);
+        self.shielded(async move { find::find_offset(&cx, id, offset, isolation).await })
+    }
+
+    /// The first record whose timestamp is `timestamp_ms` or later, as [`crate::LogHandle::find_time`] does. The one
+    /// batch that may hold it is decompressed here, on the shard's thread.
+    ///
+    /// # Errors
+    /// As there.
+    pub fn find_time(
+        &self,
+        timestamp_ms: i64,
+        isolation: Isolation,
+    ) -> impl Future<Output = Result<Option<TimeFound>, ReadError>> + 'static {
+        let (cx, id) = (self.cx.clone(), self.id);
+        self.shielded(async move {
+            let mut from = Offset::ZERO;
+            loop {
+                let asked = (from, timestamp_ms);
+                let Some((begin, batch)) = find::find_time(&cx, id, asked, isolation).await? else {
+                    return Ok(None);
+                };
+                match within(&batch, begin, timestamp_ms)? {
+                    Ok(found) => return Ok(Some(found)),
+                    Err(next) => from = next,
+                }
+            }
+        })
     }
 
     /// Fetches, as [`crate::LogHandle::fetch`] does.
@@ -93,6 +130,11 @@ impl LocalLog {
 
     fn engine<T>(&self, piece: impl FnOnce() -> T) -> T {
         self.service.engine(piece)
+    }
+
+    /// A server may give up at any time.
+    fn shielded<F: Future + 'static>(&self, future: F) -> Inside<Shield<F>> {
+        self.run(Shield::new(&self.cx, future))
     }
 
     fn run<F: Future>(&self, future: F) -> Inside<F> {
