@@ -44,6 +44,10 @@ pub struct Config {
     /// How long a shard spins before it sleeps, in microseconds. Default 0; 300 halves the ack of a lone
     /// client at the cost of a core.
     pub spin_us: u32,
+    /// Bytes a second that each shard reads again of sealed segments, to find rot before a reader does
+    /// ([`crate::Engine::rotten`]); 0: never. A pass over all of them begins when the engine is opened, and once a day
+    /// from then on, or as soon as the one before has ended. Default 4 MiB: a terabyte in three days.
+    pub scrub_bytes_per_s: u64,
     /// Partitions that are to live on a certain shard, whatever the hash says. Default: none.
     pub placement: Vec<(PartitionName, usize)>,
 }
@@ -69,6 +73,7 @@ impl Config {
             read_path: None,
             backend: Backend::Auto,
             spin_us: 0,
+            scrub_bytes_per_s: 4 << 20,
             placement: Vec::new(),
         }
     }

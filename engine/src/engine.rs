@@ -15,6 +15,7 @@ use crate::config::Config;
 use crate::error::{ControlError, OpenError};
 use crate::format::names;
 use crate::handle::{LogHandle, Remote};
+use crate::inspect::Rotten;
 use crate::limits::{FILES_MIN, FILES_RESERVED, RING_ENTRIES};
 use crate::log::Shape;
 use crate::recovery::{OpenedDirectory, Plan, Recovered, RecoveryReport, recover};
@@ -23,7 +24,7 @@ use crate::ring::probe::{FsFacts, FsKind, probe_directory};
 use crate::serve::{Home, Homes};
 use crate::shard::points::Points;
 use crate::shard::state::Settings;
-use crate::shard::{attach, delete, driver, thread};
+use crate::shard::{attach, delete, driver, scrub, thread};
 use crate::stats::ShardStats;
 use crate::types::{Incarnation, PartitionName, Prepare, WriteMode};
 
@@ -93,6 +94,7 @@ impl Engine {
             global_flush: direct && plain && config.prepare == Prepare::Prezero,
             files_max: files_max(config.shards),
             retention: config.retention,
+            scrub_bytes_per_s: config.scrub_bytes_per_s,
         };
         let facts = Facts {
             file_system: fs,
@@ -306,6 +308,16 @@ impl Engine {
         let replies: Vec<_> =
             self.workers.iter().map(|worker| worker.remote.call(thread::stats)).collect();
         replies.into_iter().map(|reply| reply.wait().unwrap_or_default()).collect()
+    }
+
+    /// The sealed segments that are not what was sealed, by the scrub's last look at each
+    /// ([`Config::scrub_bytes_per_s`]). What is intact in them can be read; `ringmain-bench verify` says more, and
+    /// [`crate::repair`] cuts.
+    #[must_use]
+    pub fn rotten(&self) -> Vec<Rotten> {
+        let replies: Vec<_> =
+            self.workers.iter().map(|worker| worker.remote.call(scrub::rotten)).collect();
+        replies.into_iter().flat_map(|reply| reply.wait().unwrap_or_default()).collect()
     }
 
     /// Closes the engine: appends under way end, everything is flushed, files are cut to their data, and a mark

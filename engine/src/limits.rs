@@ -213,6 +213,19 @@ pub const KEEP_RETRY_NS: u64 = 1_000_000_000;
 /// Times that a deleted file is tried to be removed, and a swap to be completed, before it is left to the next opening.
 pub const REMOVE_ATTEMPTS_MAX: u32 = 3;
 
+/// Bytes that a scrub reads at once: what an append may have to wait behind, a fraction of a millisecond.
+pub const SCRUB_PIECE_BYTES: u64 = 256 * 1024;
+
+/// Nanoseconds from the beginning of one scrub of a shard to that of the next, a day: reading all is worth no more than
+/// that, since rot does not go away.
+pub const SCRUB_INTERVAL_NS: u64 = 24 * 3600 * 1_000_000_000;
+
+/// Nanoseconds until a scrub tries again that found no memory.
+pub const SCRUB_RETRY_NS: u64 = 100_000_000;
+
+/// Rotten segments that a shard remembers; all are counted.
+pub const SCRUB_ROTTEN_MAX: usize = 1024;
+
 /// Logs of a shard that are compacted at once.
 pub const COMPACTORS_MAX: usize = 1;
 

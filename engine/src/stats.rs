@@ -51,6 +51,14 @@ pub struct ShardStats {
     pub sent_pages_bytes: u64,
     /// Bytes of logs sent to sockets that were read past the page cache.
     pub sent_cold_bytes: u64,
+    /// Bytes of sealed segments that the scrub has read.
+    pub scrub_bytes: u64,
+    /// Sealed segments that it has read to their end, or to what is wrong with them.
+    pub scrub_segments: u64,
+    /// Times it found that one is not what was sealed ([`crate::Engine::rotten`]).
+    pub scrub_rotten: u64,
+    /// Times it went over all of them.
+    pub scrub_passes: u64,
     /// Failed operations.
     pub faults: u64,
     /// Bytes in the journal that segments do not have on stable storage yet.

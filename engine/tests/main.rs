@@ -23,6 +23,7 @@ mod partitions;
 mod policies;
 mod repairs;
 mod rolls;
+mod scrub;
 mod sigkill;
 mod sockets;
 mod streams;

@@ -48,6 +48,7 @@ pub(crate) fn small(dir: &Path) -> Config {
         memory_bytes: 16 << 20,
         journal_bytes: 4 << 20,
         segment_bytes: 1 << 20,
+        scrub_bytes_per_s: 0,
         durability: Some(ringmain::types::Durability::Fdatasync),
         read_path: Some(ringmain::serve::ReadPath::Sendfile),
         ..Config::new(dir)

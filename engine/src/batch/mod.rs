@@ -23,6 +23,7 @@ pub(crate) use codec::compress_as;
 pub use error::BatchError;
 pub use reader::{BatchView, Batches, Records, batches};
 pub(crate) use reader::{Progress, unpack};
+pub(crate) use validate::check_stored;
 pub use validate::{validate, validate_stored};
 
 pub use crate::format::batch_header::{Attributes, BatchHeader, Codec, HeaderError, TimestampType};

@@ -45,14 +45,24 @@ pub fn validate(bytes: &[u8], limits: &Limits) -> Result<BatchHeader, BatchError
 #[inline]
 pub fn validate_stored(bytes: &[u8]) -> Result<BatchHeader, BatchError> {
     let (header, _) = intact(bytes)?;
-    let BatchHeader { base_offset, record_count, last_offset_delta, .. } = header;
+    check_stored(&header)?;
+    Ok(header)
+}
+
+/// Whether a header's offsets and counts are such as a log may hold.
+///
+/// # Errors
+/// [`BatchError`].
+#[inline]
+pub(crate) fn check_stored(header: &BatchHeader) -> Result<(), BatchError> {
+    let BatchHeader { base_offset, record_count, last_offset_delta, .. } = *header;
     if header.offsets().is_none() {
         return Err(BatchError::Offsets { base_offset, last_offset_delta });
     }
     if record_count < 0 || i64::from(record_count) > i64::from(last_offset_delta) + 1 {
         return Err(BatchError::Count { record_count, last_offset_delta });
     }
-    Ok(header)
+    Ok(())
 }
 
 /// Size and checksum, before any field is believed.

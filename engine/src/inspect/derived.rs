@@ -2,6 +2,7 @@
 
 use std::path::{Path, PathBuf};
 
+use super::rot::ReadThrough;
 use super::source::Rest;
 use super::{VerifyReport, fixed_file, read_optional};
 use crate::batch::BatchView;
@@ -174,24 +175,10 @@ impl Derived {
         rest: Rest,
     ) {
         let Some(seal) = self.seal else { return };
-        let base = self.base;
-        let mut wrong = |what: String| {
-            report.problem(&self.seal_path, 0, Some(base), what);
-        };
-        if incarnation.is_some_and(|it| it != seal.incarnation) {
-            wrong("the seal belongs to another life of the partition".to_owned());
-        } else if seal.base_offset != base {
-            wrong(format!("the seal is that of segment {}", seal.base_offset));
-        } else if seal.length.get() != length {
-            wrong(format!("the segment has {length} bytes, {} were sealed", seal.length));
-        } else if seal.next_offset < next {
-            wrong(format!("the segment ends at {next}, {} was sealed", seal.next_offset));
-        } else if seal.crc != rest.crc {
-            let (now, then) = (rest.crc, seal.crc);
-            wrong(format!("the segment's checksum is {now:08x}, {then:08x} was sealed"));
-        } else if seal.max_timestamp != self.newest {
-            let (now, then) = (self.newest, seal.max_timestamp);
-            wrong(format!("the segment's largest timestamp is {now}, {then} was sealed"));
+        let Self { base, newest: max_timestamp, .. } = *self;
+        let read = ReadThrough { base, length, next, crc: rest.crc, max_timestamp };
+        if let Err(rot) = read.check(&seal, incarnation) {
+            report.problem(&self.seal_path, 0, Some(base), rot);
         }
     }
 }

@@ -23,12 +23,14 @@ mod log;
 mod lookup;
 mod partition;
 mod place;
+pub(crate) mod rot;
 pub(crate) mod source;
 
 pub use dump::{DumpOptions, Item, dump};
 pub use find::{FindError, FindReport, FoundRecord, Missing, Sought, find};
 
 pub use log::{IndexUse, Looked};
+pub use rot::{Rot, Rotten};
 
 use journals::{Journals, Loaded};
 use partition::Terms;

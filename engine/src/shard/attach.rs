@@ -22,6 +22,7 @@ use super::keep;
 use super::points::{self, save_epochs};
 use super::read::Syncing;
 use super::reseal;
+use super::scrub;
 use super::state::{Errand, State};
 
 /// A partition by name, and its log on this shard.
@@ -40,7 +41,9 @@ pub(crate) async fn attach_all(
             attach(&cx, recovered, policy).await.map(|log| (name, log))
         }
     });
-    join_bounded(crate::limits::RECOVERY_READERS_MAX, jobs).await
+    let attached = join_bounded(crate::limits::RECOVERY_READERS_MAX, jobs).await;
+    scrub::begin(&cx);
+    attached
 }
 
 /// Makes partitions, many at once.

@@ -44,6 +44,7 @@ pub(crate) mod prepare;
 pub(crate) mod read;
 mod remove;
 pub(crate) mod reseal;
+pub(crate) mod scrub;
 pub(crate) mod seal;
 pub(crate) mod shield;
 pub(crate) mod state;

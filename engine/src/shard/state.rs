@@ -10,6 +10,7 @@ use std::sync::Arc;
 use crate::buffers::{Arena, CHUNK_BYTES_MAX, Slice};
 use crate::command::{FileHandle, Op};
 use crate::error::{AppendError, Fault};
+use crate::inspect::Rotten;
 use crate::journal::{Journal, LogId};
 use crate::limits::{
     COALESCED_BYTES_MAX, DIRECT_ALONE_BYTES, GROUP_ENTRIES_MAX, PATIENCE_BYTES_MAX,
@@ -42,6 +43,8 @@ pub(crate) struct Settings {
     pub(crate) global_flush: bool,
     /// What is kept of logs that set nothing of their own.
     pub(crate) retention: Retention,
+    /// Bytes a second that the scrub reads; 0: there is none.
+    pub(crate) scrub_bytes_per_s: u64,
     /// Segment files open at once, of tails and to be read; idle ones are closed beyond.
     pub(crate) files_max: usize,
 }
@@ -132,6 +135,8 @@ pub(crate) struct State {
     pub(crate) errands: VecDeque<Errand>,
     /// Whether a procedure looks from time to time at what is kept.
     pub(crate) keeping: bool,
+    /// What the scrub found last of each segment that is not what was sealed.
+    pub(crate) rotten: Vec<(LogId, Rotten)>,
     pub(crate) checkpointing: bool,
     /// Whether some log had a policy under which appends are written at once.
     pub(crate) writes_plain: bool,
@@ -190,6 +195,7 @@ impl State {
             aging: false,
             errands: VecDeque::new(),
             keeping: false,
+            rotten: Vec::new(),
             checkpointing: false,
             writes_plain: false,
             files_open: 0,

@@ -567,6 +567,7 @@ fn node<P: Place>(
     let settings = Settings {
         files_max: 16,
         retention: setup.retention,
+        scrub_bytes_per_s: 0,
         shape: opened.shape,
         prepare: setup.prepare,
         direct: setup.direct,
