@@ -1,0 +1,181 @@
+//! What it costs to find a record among 10,000 segments and in one, to open a log of so many, and to keep the indexes.
+//!
+//! `cargo bench -p ringmain --bench find -- DIR` makes its data below `DIR`, and removes it; it needs 1 GiB. Lookups
+//! run inside the shard, as a server's do, one after the other, at random; warm means that each batch was looked up
+//! before.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::time::{Duration, Instant};
+
+use ringmain::batch::BatchBuilder;
+use ringmain::error::ReadError;
+use ringmain::serve::{Local, LocalLog, ReadPath};
+use ringmain::types::{FlushPolicy, Isolation, Offset, Prepare};
+use ringmain::{Config, Engine};
+
+const MANY: u64 = 10_000;
+const BATCHES: u64 = 4;
+const RECORDS: u64 = 8;
+const VALUE_BYTES: usize = 500;
+const FIRST_MS: i64 = 1_700_000_000_000;
+/// Lookups measured of each kind.
+const LOOKUPS: u64 = 20_000;
+
+type Failure = Box<dyn std::error::Error>;
+
+#[derive(Clone, Copy)]
+enum Key {
+    Offset,
+    Time,
+}
+
+fn config(dir: &Path) -> Config {
+    Config {
+        shards: 1,
+        // The segments are far smaller than what would be readied ahead.
+        prepare: Prepare::None,
+        read_path: Some(ReadPath::Sendfile),
+        scrub_bytes_per_s: 0,
+        ..Config::new(dir)
+    }
+}
+
+/// A log of so many sealed segments and an empty one, closed cleanly. Returns its records.
+fn fill(dir: &Path, segments: u64) -> Result<u64, Failure> {
+    let engine = Engine::open(config(dir))?;
+    let log = engine.log("found", 0)?;
+    log.set_flush_policy_blocking(FlushPolicy::Os)?;
+    let (mut memory, mut count) = (Vec::new(), 0);
+    for _ in 0..segments {
+        for _ in 0..BATCHES {
+            let mut batch = BatchBuilder::reuse(memory);
+            for _ in 0..RECORDS {
+                batch.add(FIRST_MS + count as i64, None, Some(&[count as u8; VALUE_BYTES]))?;
+                count += 1;
+            }
+            memory = log.append_blocking(batch.build()?)?.buffer;
+        }
+        log.roll_blocking()?;
+    }
+    engine.close()?;
+    Ok(count)
+}
+
+async fn look(log: &LocalLog, key: Key, nth: u64) -> Result<(), ReadError> {
+    let offset = Offset::new(nth as i64);
+    match key {
+        Key::Offset => {
+            let found = log.find_offset(offset, Isolation::Durable).await?.expect("it is there");
+            assert!(found.first <= offset && offset <= found.last);
+        }
+        Key::Time => {
+            let asked = FIRST_MS + nth as i64;
+            let found = log.find_time(asked, Isolation::Durable).await?.expect("it is there");
+            assert_eq!(found.offset, offset);
+        }
+    }
+    Ok(())
+}
+
+/// Each lookup's time in nanoseconds, sorted.
+fn lookups(
+    engine: &Engine,
+    key: Key,
+    numbers: impl Iterator<Item = u64> + Send + 'static,
+) -> Result<Vec<u64>, Failure> {
+    let server = move |local: Local| async move {
+        let log = local.log("found", 0).expect("it is this shard's");
+        let mut took = Vec::new();
+        for nth in numbers {
+            let begun = Instant::now();
+            look(&log, key, nth).await?;
+            took.push(begun.elapsed().as_nanos() as u64);
+        }
+        took.sort_unstable();
+        Ok::<_, ReadError>(took)
+    };
+    Ok(engine.serve(0, server)?.wait()??)
+}
+
+/// Numbers below `bound`, by a multiplicative congruential generator (Lehmer's, with L'Ecuyer's multiplier).
+fn random(bound: u64) -> impl Iterator<Item = u64> + Send {
+    let mut state: u128 = 0x9e37_79b9_7f4a_7c15_f39c_c060_5ced_c835;
+    (0..LOOKUPS).map(move |_| {
+        state = state.wrapping_mul(0xda94_2042_e4dd_58b5);
+        ((state >> 64) as u64) % bound
+    })
+}
+
+fn micros(sorted: &[u64], per_mille: usize) -> f64 {
+    sorted[(sorted.len() * per_mille / 1000).min(sorted.len() - 1)] as f64 / 1e3
+}
+
+fn tell(what: &str, sorted: &[u64]) -> f64 {
+    let at = |per_mille| micros(sorted, per_mille);
+    println!("{what:40} p50 {:8.2} us  p99 {:8.2} us  p99.9 {:8.2} us", at(500), at(990), at(999));
+    at(500)
+}
+
+fn descriptors() -> usize {
+    fs::read_dir("/proc/self/fd").map_or(0, Iterator::count)
+}
+
+/// Bytes of files with one of these endings.
+fn bytes(dir: &Path, endings: &[&str]) -> Result<u64, Failure> {
+    let mut sum = 0;
+    for entry in fs::read_dir(dir.join("found-0"))? {
+        let path = entry?.path();
+        if endings.iter().any(|end| path.extension().is_some_and(|it| it == *end)) {
+            sum += path.metadata()?.len();
+        }
+    }
+    Ok(sum)
+}
+
+/// Opens a log of so many segments and looks for records in it. Returns the median lookup by offset in microseconds.
+fn measure(place: &Path, segments: u64) -> Result<f64, Failure> {
+    let dir = place.join(format!("find-bench-{segments}-{}", std::process::id()));
+    let count = fill(&dir, segments)?;
+    let log_bytes = bytes(&dir, &["log"])?;
+    let share = bytes(&dir, &["index", "timeindex"])? as f64 / log_bytes as f64;
+    println!(
+        "{segments} segments, {count} records, {} MiB; indexes {:.2} %",
+        log_bytes >> 20,
+        share * 100.0
+    );
+    let mut opened: Vec<Duration> = Vec::new();
+    for _ in 0..3 {
+        let begun = Instant::now();
+        let engine = Engine::open(config(&dir))?;
+        opened.push(begun.elapsed());
+        engine.close()?;
+    }
+    opened.sort_unstable();
+    println!("{:40} {:.3} s (median of 3)", "  reopening, closed cleanly", opened[1].as_secs_f64());
+    let before = descriptors();
+    let engine = Engine::open(config(&dir))?;
+    tell(
+        "  by offset, each batch the first time",
+        &lookups(&engine, Key::Offset, (0..count).step_by(RECORDS as usize))?,
+    );
+    let warm = tell("  by offset, warm", &lookups(&engine, Key::Offset, random(count))?);
+    tell("  by time, the first time", &lookups(&engine, Key::Time, random(count))?);
+    tell("  by time, warm", &lookups(&engine, Key::Time, random(count))?);
+    println!("{:40} {}", "  descriptors of the engine", descriptors() - before);
+    engine.abandon();
+    fs::remove_dir_all(&dir)?;
+    Ok(warm)
+}
+
+fn main() -> Result<(), Failure> {
+    let place = std::env::args().skip(1).find(|arg| !arg.starts_with("--"));
+    let Some(place) = place.map(PathBuf::from) else {
+        println!("name a directory to measure in: cargo bench -p ringmain --bench find -- DIR");
+        return Ok(());
+    };
+    let one = measure(&place, 1)?;
+    let many = measure(&place, MANY)?;
+    println!("by offset, warm: {MANY} segments / 1 segment: {:.2}", many / one);
+    Ok(())
+}
