@@ -31,7 +31,8 @@ pub enum AfterDamage {
     /// Nothing: it ends. The default.
     #[default]
     End,
-    /// The records behind the damage, from the next batch on that is intact.
+    /// The records behind the damage, from the next batch on that is intact; behind a segment that is not what was
+    /// sealed ([`ReadError::Altered`]) from the next segment on that is there.
     PassOver,
 }
 

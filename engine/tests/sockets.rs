@@ -59,7 +59,7 @@ pub(crate) fn loopback() -> Address {
 }
 
 /// Has the peer's close throw away what is on its way, so that we see a reset.
-fn close_with_reset(peer: Box<dyn Peer>) {
+pub(crate) fn close_with_reset(peer: Box<dyn Peer>) {
     let linger = libc::linger { l_onoff: 1, l_linger: 0 };
     let bytes = size_of::<libc::linger>() as libc::socklen_t;
     let fd = std::os::fd::AsRawFd::as_raw_fd(&peer.as_fd());

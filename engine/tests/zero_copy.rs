@@ -11,7 +11,7 @@ use ringmain::serve::{Connection, ListenOptions, Local, ReadPath};
 use ringmain::types::{Compaction, Isolation, Offset, Retention, WriteMode};
 use ringmain::{Config, Engine, Fetch};
 
-use crate::sockets::{Peer, connect, loopback, socket_at, start, stop};
+use crate::sockets::{Peer, close_with_reset, connect, loopback, socket_at, start, stop};
 use crate::support::{Dir, batch, everywhere, id_of, small, value};
 
 const BATCH_BYTES: usize = 20_000;
@@ -345,5 +345,61 @@ fn a_segment_cut_behind_our_back_is_an_error_by_every_way() {
         assert!(named, "{path:?}: {error}");
         assert_eq!(stop(handle), Ok(Ok(1)));
         drop(engine);
+    }
+}
+
+#[test]
+fn a_reset_in_the_middle_of_a_log_ends_that_connection_and_holds_nothing() {
+    for path in ReadPath::ALL {
+        everywhere(&format!("zero-reset-{}", path.name()), |config| {
+            let engine =
+                Engine::open(Config { shards: 1, read_path: Some(path), ..config }).unwrap();
+            let log = engine.log("zero", 0).unwrap();
+            for id in 0..80 {
+                log.append_blocking(batch([id], BATCH_BYTES)).unwrap();
+            }
+            let (tell, failures) = mpsc::channel();
+            let serve = move |local: Local, mut connection: Connection| {
+                let tell = tell.clone();
+                async move {
+                    let log = local.log("zero", 0).unwrap();
+                    drop(connection.recv().await.unwrap());
+                    let all = Fetch { max_bytes: 64 << 20, ..Fetch::from(Offset::ZERO) };
+                    let error = loop {
+                        let range = log.locate(all).await.unwrap();
+                        if let Err(error) = connection.send_log(range).await {
+                            break error;
+                        }
+                    };
+                    tell.send(error).unwrap();
+                }
+            };
+            let (at, handle) = start(&engine, loopback(), options(), serve);
+            // Two at once: one breaks off, and the other still gets what it asks for.
+            let (mut first, mut other) = (connect(&at), connect(&at));
+            for peer in [&mut first, &mut other] {
+                peer.write_all(b"go").unwrap();
+                peer.read_exact(&mut vec![0; 100_000]).unwrap();
+            }
+            close_with_reset(first);
+            let error = failures.recv_timeout(Duration::from_secs(20)).unwrap();
+            let reset = |errno| [libc::ECONNRESET, libc::EPIPE].contains(&errno);
+            assert!(
+                matches!(&error, NetError::Io(fault) if reset(fault.errno)),
+                "{path:?}: {error}"
+            );
+            let read = log.read_blocking(Offset::ZERO, 64 << 20, Isolation::Durable).unwrap();
+            let mut rest = vec![0; read.len() - 100_000];
+            other.read_exact(&mut rest).unwrap();
+            assert!(rest == read[100_000..], "{path:?}: the other peer's bytes are the log's");
+            close_with_reset(other);
+            failures.recv_timeout(Duration::from_secs(20)).unwrap();
+            // Nothing of either is left that these would have to wait for.
+            log.truncate_to_blocking(Offset::new(70)).unwrap();
+            log.delete_records_blocking(Offset::new(60)).unwrap();
+            log.append_blocking(batch([70], BATCH_BYTES)).unwrap();
+            assert_eq!(stop(handle), Ok(Ok(2)));
+            engine.close().unwrap();
+        });
     }
 }

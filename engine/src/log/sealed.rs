@@ -29,7 +29,7 @@ pub(crate) enum Derived {
     Good,
     /// Absent or in doubt: they are being written anew.
     Rebuilding,
-    /// They could not be: what they are derived from is damaged.
+    /// They can not be: what they are derived from is damaged, or about to be replaced.
     Hopeless,
 }
 

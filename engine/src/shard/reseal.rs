@@ -74,6 +74,9 @@ fn begin(cx: &Context, id: LogId, base_offset: Offset) -> Option<Job> {
     let (dir, incarnation) = (log.identity.dir.clone(), log.identity.incarnation);
     // A truncation may have taken it away, or made it the active one.
     let (sealed, next_offset) = log.sealed_at(base_offset)?;
+    if sealed.derived == Derived::Hopeless {
+        return None;
+    }
     let blank = Seal {
         incarnation,
         base_offset,

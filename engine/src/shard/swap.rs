@@ -16,7 +16,7 @@ use crate::format::seal::Seal;
 use crate::index::{Index, Indexed};
 use crate::journal::LogId;
 use crate::limits::{KEEP_RETRY_NS, REMOVE_ATTEMPTS_MAX};
-use crate::log::Sealed;
+use crate::log::{Derived, Sealed};
 use crate::types::{Incarnation, Offset, Pos};
 
 use super::Context;
@@ -282,10 +282,11 @@ async fn commit(cx: &Context, id: LogId, dir: &Path, base: Offset) -> Result<(),
         }
         sync_directory(&cx.disk, dir.to_path_buf()).await
     };
-    if let Err(error) = undone.await {
-        fence(cx, id, Fault::new("undoing a swap", &error));
+    match undone.await {
+        Ok(()) => discard(cx, dir, base).await,
+        // The next opening may complete it after all: it must find what belongs to it.
+        Err(error) => fence(cx, id, Fault::new("undoing a swap", &error)),
     }
-    discard(cx, dir, base).await;
     Err(ControlError::Disk(Fault::new("swapping a compacted segment", &error)))
 }
 
@@ -319,6 +320,7 @@ async fn place(
     if let Some(fault) = failed {
         // It can not be undone any more. The next opening completes it; until then nothing may build on what is there.
         fence(cx, id, fault);
+        leave_alone(cx, id, group);
         if let Ok(file) = old {
             drop(cx.disk.run(Op::Close { file }).await);
         }
@@ -331,6 +333,19 @@ async fn place(
         remains.push((part.base, Remains::Named(aside)));
     }
     Ok(remains)
+}
+
+/// Has nobody write indexes or a seal of the old segments any more, not even one who is at it: names that the new one
+/// has taken, or will take at the next opening, which knows it by its seal.
+fn leave_alone(cx: &Context, id: LogId, group: &[Part]) {
+    let mut state = cx.state.borrow_mut();
+    let Some(log) = state.log(id) else { return };
+    let swaps = log.keep.swaps;
+    for part in group {
+        if let Some((sealed, _)) = log.sealed_at(part.base) {
+            (sealed.derived, sealed.swapped) = (Derived::Hopeless, swaps);
+        }
+    }
 }
 
 /// Every step may have been done by an attempt before.

@@ -17,7 +17,8 @@ use super::source::{Seen, Segments};
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Damage {
     segment: Offset,
-    pos: Pos,
+    /// `None`: the segment as a whole is not what was sealed.
+    pos: Option<Pos>,
     isolation: Isolation,
 }
 
@@ -26,15 +27,16 @@ impl Damage {
     pub(crate) fn of(error: &ReadError, isolation: Isolation) -> Option<Self> {
         match *error {
             ReadError::Damaged { segment, pos, .. } => {
-                Some(Self { segment, pos: Pos::new(pos), isolation })
+                Some(Self { segment, pos: Some(Pos::new(pos)), isolation })
             }
+            ReadError::Altered { segment, .. } => Some(Self { segment, pos: None, isolation }),
             _ => None,
         }
     }
 }
 
 /// The offset of the first intact batch behind damage: of the batch right behind it if its length can still be read,
-/// else of the next one that the index knows, else of the next segment.
+/// else of the next one that the index knows, else of the next segment that is there.
 pub(crate) async fn pass_over(
     cx: &Context,
     id: LogId,
@@ -73,21 +75,36 @@ async fn next_intact(cx: &Context, id: LogId, damage: Damage) -> Result<Offset, 
         })
         .ok_or(ReadError::Deleted)?;
     let limit = following.unwrap_or(bound).min(bound);
+    let Some(pos) = pos else { return Ok(limit) };
+    match within(&mut segments, base, (pos, limit)).await {
+        Ok(found) => Ok(found.unwrap_or(limit)),
+        // All that is left of it is damaged.
+        Err(ReadError::Damaged { .. } | ReadError::Altered { .. }) => Ok(limit),
+        Err(error) => Err(error),
+    }
+}
+
+/// The first offset of the next intact batch of the segment behind `pos`, below `limit`.
+async fn within(
+    segments: &mut Segments<'_>,
+    base: Offset,
+    (pos, limit): (Pos, Offset),
+) -> Result<Option<Offset>, ReadError> {
     let end = segments.end(base).await?;
     let mut at = match segments.batch(base, (pos.min(end), end)).await? {
         Some(seen) => seen.end,
         None => pos.plus(1),
     };
     while at < end {
-        if let Some(seen) = intact(&mut segments, base, (at, end)).await?
+        if let Some(seen) = intact(segments, base, (at, end)).await?
             && seen.base < limit
         {
-            return Ok(seen.base);
+            return Ok(Some(seen.base));
         }
         let Some(next) = segments.next_indexed(base, at).await? else { break };
         at = next;
     }
-    Ok(limit)
+    Ok(None)
 }
 
 /// The batch at `pos`, if it is whole and its checksum is right.

@@ -1,6 +1,7 @@
 //! Compaction under power cuts, on a full disk, and before a full journal.
 
 use super::*;
+use crate::error::{AppendError, ReadError};
 
 /// Allows the log to be compacted, without a look at it: that would compact it at once.
 fn allow(world: &World<SimDisk>, book: &Book) {
@@ -208,4 +209,60 @@ fn a_compacted_log_can_be_cut_anywhere_and_goes_on() {
     fork.crash(CrashPlan::DropAll);
     fork.set_file_bytes("data/recovery-point-offset-checkpoint", b"junk");
     drop(reopen(&fork, &setup, &book.borrow()));
+}
+
+/// A compaction whose swap breaks off by these faults. Until the next opening every read gives what was sent, or an
+/// error that says what became of the segment, and nothing is appended; the opening ends the swap, one way or the
+/// other.
+fn broken_off(faults: &[Fault]) {
+    let (disk, setup, mut world, log, book) = rig(Retention::default());
+    fill_small(&mut world, &log, &book);
+    for fault in faults {
+        disk.inject(fault.clone());
+    }
+    let failed = world.run(log.compact()).unwrap();
+    assert!(matches!(failed, Err(ControlError::Disk(_))), "{faults:?}: {failed:?}");
+    assert!(disk.faults_hit() >= faults.len() as u64, "{faults:?}");
+    let sent: BTreeMap<i64, Sent> =
+        book.borrow().sent.iter().map(|sent| (sent.0, sent.clone())).collect();
+    for offset in 0..world.marks(log.name()).dirty.get() {
+        let read = world.run(log.read(Offset::new(offset), 1, Isolation::Durable)).unwrap();
+        let bytes = match read {
+            Ok(bytes) => bytes,
+            Err(ReadError::Altered { .. } | ReadError::Damaged { .. }) => continue,
+            Err(error) => panic!("{faults:?}: offset {offset}: {error}"),
+        };
+        for batch in batches(&bytes) {
+            for record in batch.unwrap().records().unwrap() {
+                let record = record.unwrap();
+                let (_, key, value) = &sent[&record.offset.get()];
+                assert_eq!((record.key.unwrap()[0], record.value), (*key, value.as_deref()));
+            }
+        }
+    }
+    let (batch, _) = some_batch(&mut Rng(1), 100);
+    let refused = world.run(log.append(batch)).unwrap();
+    assert!(matches!(refused, Err(AppendError::Fenced(_))), "{faults:?}: {refused:?}");
+    cut(&disk, &setup, &book);
+}
+
+#[test]
+fn a_swap_that_is_neither_finished_nor_undone_is_ended_by_the_next_opening() {
+    let always = |kind, path| Fault::nth(kind, path, 1, libc::EIO).when(When::From(1));
+    // Certain, and then not carried out: by the step that fails.
+    for fault in [
+        always(OpKind::Rename, ".index.swap"),
+        always(OpKind::Rename, ".seal.swap"),
+        always(OpKind::Unlink, ".timeindex"),
+        always(OpKind::Rename, ".log"),
+        always(OpKind::Rename, ".log.swap"),
+        always(OpKind::Rename, ".log.swap").landed(),
+    ] {
+        broken_off(&[fault]);
+    }
+    // Not known to be certain, and not undone.
+    broken_off(&[
+        Fault::nth(OpKind::Rename, ".log.cleaned", 1, libc::EIO).landed(),
+        always(OpKind::Unlink, ".log.swap"),
+    ]);
 }
