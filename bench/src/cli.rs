@@ -12,6 +12,7 @@ use crate::crash;
 use crate::device::flags::{self as device, Device};
 use crate::manual;
 use crate::plan::{self, Row};
+use crate::profile::command::Profile;
 use crate::reporting;
 use crate::run::{command::Run, compare::Compare, kill, search::Search};
 
@@ -100,6 +101,15 @@ Examples:
 
 Under a minute; the verdict is the last line. Exit codes: 0 passed, 1 a check failed.";
 
+const PROFILE_EXAMPLES: &str = "\
+Examples:
+  ringmain-bench profile                                         10 s of run as it is, as fast as acks come
+  ringmain-bench profile --seconds 20 -- --batch-records 1 --in-flight 256
+  ringmain-bench profile --json --quiet -- --codec zstd --payload /var/log | jq .areas
+
+Needs Linux's perf, and leave to use it: what is missing is said with what to set. What is behind -- are flags of run.
+Exit codes: 0 ok, 1 perf is missing or may not, or the run failed, 2 a wrong flag, value or path, 130 interrupted.";
+
 const REPORT_EXAMPLES: &str = "\
 Examples:
   ringmain-bench report results/20260314-092655-host-group       one run
@@ -154,6 +164,9 @@ pub enum Command {
     /// Bandwidth and latency of the raw device, by size and depth
     #[command(after_help = device::EXAMPLES)]
     Device(Device),
+    /// Where a run's time goes: flame graphs on and off the processor, by area, function and thread
+    #[command(after_help = PROFILE_EXAMPLES)]
+    Profile(Profile),
     /// Check a data directory: structure, checksums, order, indexes
     #[command(after_help = VERIFY_EXAMPLES)]
     Verify(Verify),

@@ -37,6 +37,7 @@ pub mod payload;
 pub mod plan;
 pub mod plot;
 pub mod prepared;
+pub mod profile;
 pub mod progress;
 pub mod quick;
 pub mod random;

@@ -9,7 +9,8 @@ use ringmain_bench::interrupt::{self, Interrupted};
 use ringmain_bench::run::{command, compare, kill, search, selftest};
 use ringmain_bench::usage::Usage;
 use ringmain_bench::{
-    alone, claims, crash, device, finding, inspecting, manual, quick, reporting, verdict::Verdict,
+    alone, claims, crash, device, finding, inspecting, manual, profile, quick, reporting,
+    verdict::Verdict,
 };
 
 const CHECK_FAILED: u8 = 1;
@@ -26,6 +27,7 @@ fn main() -> ExitCode {
             | Command::Run(_)
             | Command::Search(_)
             | Command::Claims(_)
+            | Command::Profile(_)
     );
     if stops_cleanly {
         interrupt::install();
@@ -55,6 +57,7 @@ fn run(cli: Cli) -> Result<Verdict> {
         Command::Compare(flags) => compare::run(&flags),
         Command::Selftest => selftest::run(),
         Command::Device(flags) => device::command::run(&flags),
+        Command::Profile(flags) => profile::command::run(&flags),
         Command::CrashLoad(flags) => {
             crash::load(&flags.dir, flags.payload.as_deref()).map(|()| Verdict::Passed)
         }

@@ -21,6 +21,7 @@ pub mod maker;
 pub mod measure;
 pub mod pace;
 pub mod peers;
+pub mod profiler;
 pub mod recorder;
 pub mod repeat;
 pub mod repeats;

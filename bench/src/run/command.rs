@@ -12,6 +12,7 @@ use super::folder::{self, Folder};
 use super::kill::{self, Killed};
 use super::live::Live;
 use super::measure::Ended;
+use super::profiler::Profiler;
 use super::repeat::{One, Setting};
 use super::result::{Document, KIND, SCHEMA, State, Warning};
 use super::table::table;
@@ -48,6 +49,9 @@ pub struct Run {
     /// No progress
     #[arg(long, short)]
     pub quiet: bool,
+    /// Directory with the pipes to a perf that is about to attach itself, for `profile`
+    #[arg(long, hide = true, value_name = "DIR")]
+    pub profiler: Option<PathBuf>,
 }
 
 /// Runs it.
@@ -60,7 +64,8 @@ pub fn run(flags: &Run) -> Result<Verdict> {
         print!("{}", workload.to_toml()?);
         return Ok(Verdict::Passed);
     }
-    let document = execute(&workload, flags.quiet)?;
+    let profiler = flags.profiler.as_deref().map(Profiler::attach).transpose()?;
+    let document = execute_under(&workload, flags.quiet, profiler.as_ref())?;
     if flags.json {
         println!("{}", document.text());
     } else {
@@ -89,6 +94,15 @@ pub fn payload(workload: &Workload) -> Result<Payload> {
 /// # Errors
 /// If nothing could be measured. No trace is left then.
 pub fn execute(workload: &Workload, quiet: bool) -> Result<Document> {
+    execute_under(workload, quiet, None)
+}
+
+/// As [`execute`], where `profiler` is told when measured time begins and ends.
+fn execute_under(
+    workload: &Workload,
+    quiet: bool,
+    profiler: Option<&Profiler>,
+) -> Result<Document> {
     let watch = Watch::begin();
     let started = utc_stamp();
     let backend = backend(workload.backend);
@@ -101,7 +115,7 @@ pub fn execute(workload: &Workload, quiet: bool) -> Result<Document> {
     let folder = folder.map_err(|error| {
         usage(format!("--out {}: {error}; give a directory you may write to", out.display()))
     })?;
-    let setting = Setting { workload, backend: backend.as_ref(), payload: &payload };
+    let setting = Setting { workload, backend: backend.as_ref(), payload: &payload, profiler };
     let live = Live::new((workload.seconds.0 + workload.warmup.0) * workload.repeats, quiet);
     let measured = repeats(&setting, &mut dir, &folder, &live);
     let done = measured.and_then(|(ones, logs)| {

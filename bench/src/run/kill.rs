@@ -130,6 +130,7 @@ pub fn load(flags: &Load) -> Result<()> {
         machine: Machine::of(&flags.dir),
         acks: None,
         teller: Some(Teller::new(&out)),
+        profiler: None,
     };
     measure(tools, times)?;
     // All that has room was sent. The kill is still to come.

@@ -17,6 +17,7 @@ use super::ledger::{Entry, Ledger};
 use super::machine::{Machine, Moment};
 use super::maker::Maker;
 use super::pace::Pace;
+use super::profiler::Profiler;
 use super::recorder::{Recorder, Tick};
 use super::result::Server;
 use super::schedule::Schedule;
@@ -125,6 +126,8 @@ pub struct Tools<'a, P> {
     pub acks: Option<Arc<AckTimes>>,
     /// Who is told of each ack, if this process is to be killed.
     pub teller: Option<Teller<'a>>,
+    /// Who is told when the measured time begins and ends.
+    pub profiler: Option<&'a Profiler>,
 }
 
 #[derive(Clone, Copy, Debug, Default)]
@@ -225,7 +228,7 @@ impl<'a, P: Pace> Repeat<'a, P> {
         let mut done = Vec::with_capacity(self.flights.len());
         let mut ended = Ended::Whole;
         if self.times.from < 2 * COUNTERS_BEFORE_NS {
-            self.read_counters();
+            self.read_counters()?;
         }
         self.now = self.tools.pace.now();
         self.last_ack = self.now;
@@ -241,13 +244,16 @@ impl<'a, P: Pace> Repeat<'a, P> {
                 break;
             }
             if self.before.is_none() && self.now + COUNTERS_BEFORE_NS >= self.times.from {
-                self.read_counters();
+                self.read_counters()?;
             }
             while self.now >= self.tick_from + self.times.interval {
                 self.end_tick(self.tick_from + self.times.interval, true)?;
             }
             self.send_due()?;
             self.take(&mut done)?;
+        }
+        if let Some(profiler) = self.tools.profiler {
+            profiler.end()?;
         }
         self.end_tick(self.times.until, true)?;
         self.drain(&mut done)?;
@@ -256,9 +262,13 @@ impl<'a, P: Pace> Repeat<'a, P> {
         Ok(self.measured(ended))
     }
 
-    fn read_counters(&mut self) {
+    fn read_counters(&mut self) -> Result<()> {
         let counters = self.tools.instance.counters();
         self.before = Some((self.tools.machine.now(counters), Instant::now()));
+        if let Some(profiler) = self.tools.profiler {
+            profiler.begin()?;
+        }
+        Ok(())
     }
 
     fn end_tick(&mut self, at: u64, inside: bool) -> Result<()> {

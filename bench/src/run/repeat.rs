@@ -14,6 +14,7 @@ use super::machine::Machine;
 use super::maker::Maker;
 use super::measure::{Ended, Measured, Times, Tools, measure};
 use super::pace::Real;
+use super::profiler::Profiler;
 use super::recorder::{Recorded, Recorder};
 use super::result::Latency;
 use super::workload::Workload;
@@ -95,6 +96,8 @@ pub struct Setting<'a> {
     pub backend: &'a dyn Backend,
     /// What is sent.
     pub payload: &'a Payload,
+    /// Who wants to know when measured time begins and ends.
+    pub profiler: Option<&'a Profiler>,
 }
 
 impl Setting<'_> {
@@ -118,9 +121,17 @@ impl Setting<'_> {
         let measured = {
             let _pinned = Pinned::to(core);
             let pace = Real(begin);
-            let instance = instance.as_mut();
-            let (recorder, teller) = (&recorder, None);
-            let tools = Tools { workload, instance, maker, recorder, pace, machine, acks, teller };
+            let tools = Tools {
+                workload,
+                instance: instance.as_mut(),
+                maker,
+                recorder: &recorder,
+                pace,
+                machine,
+                acks,
+                teller: None,
+                profiler: self.profiler,
+            };
             measure(tools, times)
         };
         let fetch = consumers.map(Consumers::finish).transpose();

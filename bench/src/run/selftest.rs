@@ -64,6 +64,7 @@ fn load(
         machine,
         acks: None,
         teller: None,
+        profiler: None,
     };
     let measured = measure(tools, Times::of(workload, u64::MAX))?;
     Ok((measured, recorder.finish()?))
