@@ -15,6 +15,7 @@ use crate::plan::{self, Row};
 use crate::profile::command::Profile;
 use crate::reporting;
 use crate::run::{command::Run, compare::Compare, kill, search::Search};
+use crate::sweep::command as sweep;
 
 /// Shortest and longest run of `quick`.
 const SECONDS: RangeInclusive<u64> = 5..=3600;
@@ -149,6 +150,9 @@ pub enum Command {
     /// One workload: latency by schedule, throughput, phases, what the machine did; verified
     #[command(after_help = RUN_EXAMPLES)]
     Run(Box<Run>),
+    /// Every combination of lists of settings, measured by turns, and what to choose
+    #[command(after_help = sweep::EXAMPLES)]
+    Sweep(Box<sweep::Flags>),
     /// The highest rate that holds a bound of latency
     #[command(after_help = SEARCH_EXAMPLES)]
     Search(Box<Search>),

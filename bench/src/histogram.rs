@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use hdrhistogram::Histogram;
+use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
 /// Longest latency told apart from a longer one.
 const NS_MAX: u64 = 3_600_000_000_000;
@@ -13,6 +14,26 @@ const DIGITS: u8 = 3;
 /// All latencies of an arm. Recording never allocates.
 #[derive(Clone, Debug)]
 pub struct Latencies(Histogram<u64>);
+
+/// As the buckets that hold something: the highest value of each, in nanoseconds, and its count.
+impl Serialize for Latencies {
+    fn serialize<S: Serializer>(&self, to: S) -> Result<S::Ok, S::Error> {
+        let bucket = |bucket: hdrhistogram::iterators::IterationValue<u64>| {
+            (bucket.value_iterated_to(), bucket.count_at_value())
+        };
+        to.collect_seq(self.0.iter_recorded().map(bucket))
+    }
+}
+
+impl<'de> Deserialize<'de> for Latencies {
+    fn deserialize<D: Deserializer<'de>>(from: D) -> Result<Self, D::Error> {
+        let mut latencies = Self::new();
+        for (ns, count) in Vec::<(u64, u64)>::deserialize(from)? {
+            latencies.0.saturating_record_n(ns, count);
+        }
+        Ok(latencies)
+    }
+}
 
 /// One point of a percentile curve.
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -162,6 +183,14 @@ mod tests {
         let last = of(1..=100_000).curve_beyond(10.0).last().expect("points").quantile;
         assert!((0.999_8..=0.999_9).contains(&last), "{last}");
         assert_eq!(of(1..=3).curve_beyond(10.0).len(), 1, "too few for anything but the shortest");
+    }
+
+    #[test]
+    fn what_is_kept_in_a_document_comes_back_bucket_by_bucket() {
+        let latencies = of([0, 1, 999, 1_234_567, 1_234_568, 8_000_000_000, u64::MAX]);
+        let text = serde_json::to_string(&latencies).expect("prints");
+        let back: Latencies = serde_json::from_str(&text).expect("parses");
+        assert_eq!(back.histogram(), latencies.histogram());
     }
 
     #[test]

@@ -56,6 +56,7 @@ pub mod screen;
 pub mod site;
 pub mod stats;
 pub mod summary;
+pub mod sweep;
 pub mod table;
 pub mod terminal;
 pub mod usage;

@@ -9,7 +9,7 @@ use ringmain_bench::interrupt::{self, Interrupted};
 use ringmain_bench::run::{command, compare, kill, search, selftest};
 use ringmain_bench::usage::Usage;
 use ringmain_bench::{
-    alone, claims, crash, device, finding, inspecting, manual, profile, quick, reporting,
+    alone, claims, crash, device, finding, inspecting, manual, profile, quick, reporting, sweep,
     verdict::Verdict,
 };
 
@@ -28,6 +28,7 @@ fn main() -> ExitCode {
             | Command::Search(_)
             | Command::Claims(_)
             | Command::Profile(_)
+            | Command::Sweep(_)
     );
     if stops_cleanly {
         interrupt::install();
@@ -54,6 +55,7 @@ fn run(cli: Cli) -> Result<Verdict> {
         Command::RunLoad(flags) => kill::load(&flags).map(|()| Verdict::Passed),
         Command::Search(flags) => search::run(&flags),
         Command::Claims(flags) => claims::command::run(&flags),
+        Command::Sweep(flags) => sweep::command::run(&flags),
         Command::Compare(flags) => compare::run(&flags),
         Command::Selftest => selftest::run(),
         Command::Device(flags) => device::command::run(&flags),

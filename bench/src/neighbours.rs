@@ -5,7 +5,7 @@ use std::collections::HashMap;
 use std::fs;
 use std::time::{Duration, Instant};
 
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 
 /// Cores' worth of other processes' time from which on a run says so: a tenth of one.
 const OTHERS_MIN: f64 = 0.1;
@@ -14,7 +14,7 @@ const OTHERS_MIN: f64 = 0.1;
 const STEAL_MIN: f64 = 0.01;
 
 /// What the processors did besides the run, over its whole time.
-#[derive(Clone, Copy, Debug, PartialEq, Serialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Neighbours {
     /// Cores' worth of time that other processes took; threads of the kernel, which work for the run too, apart.
     pub others_cores: f64,

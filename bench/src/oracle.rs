@@ -95,7 +95,7 @@ impl Tally {
 }
 
 /// One thing that is wrong.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Damage {
     /// Where, if it is in one partition.
     pub partition: Option<u32>,
@@ -119,7 +119,7 @@ impl fmt::Display for Damage {
 }
 
 /// Counts, and the first damages in words.
-#[derive(Clone, Debug, Default)]
+#[derive(Clone, Debug, Default, Serialize, Deserialize)]
 pub struct Findings {
     /// The counts.
     pub tally: Tally,

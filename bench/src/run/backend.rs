@@ -9,6 +9,7 @@ use std::time::{Duration, Instant};
 
 use anyhow::Result;
 use ringmain::batch::Batch;
+use serde::{Deserialize, Serialize};
 
 use super::workload::Workload;
 
@@ -58,7 +59,7 @@ pub struct Counters {
 }
 
 /// What a backend turned out to do with this workload, here.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Facts {
     /// Whether it writes past the page cache.
     pub direct: bool,

@@ -4,6 +4,7 @@ use std::path::PathBuf;
 
 use anyhow::{Context, Result};
 use clap::Args;
+use serde_json::Value;
 
 use super::assemble;
 use super::backends::backend;
@@ -22,7 +23,7 @@ use crate::clock::utc_stamp;
 use crate::env::Env;
 use crate::interrupt::{self, Interrupted};
 use crate::json::command_line;
-use crate::neighbours::Watch;
+use crate::neighbours::{Neighbours, Watch};
 use crate::payload::Payload;
 use crate::usage::usage;
 use crate::verdict::Verdict;
@@ -126,41 +127,82 @@ fn execute_under(
     live.clear();
     let (ones, logs, kills, device) = done.inspect_err(|_| folder.clone().discard())?;
     drop(dir);
-    let mut result = assemble::result(workload, &ones, &logs, device.mib_per_s);
-    result.raw_flush_us = device.flush_us;
-    let mut verify = assemble::verify(&ones);
-    assemble::verify_kills(&mut verify, &kills);
-    let neighbours = watch.end();
-    let mut warnings = assemble::warnings(&result, &verify, &ones, neighbours.as_ref());
-    if device.no_room {
-        let text = "too little space is free to measure the raw device beside the load";
-        warnings.push(Warning::new("device_not_measured", text));
-    }
-    warnings.extend(env.warnings.iter().map(|text| Warning::new("environment", text.as_str())));
-    let whole = ones.len() == workload.repeats as usize
-        && kills.len() == workload.kills as usize
-        && ones.iter().all(|one| one.measured.ended != Ended::Interrupted);
-    let document = Document {
-        schema: SCHEMA,
-        kind: KIND.to_owned(),
-        state: if whole { State::Complete } else { State::Interrupted },
+    let scene = Scene {
+        workload,
         command: command_line(std::env::args()),
-        started,
-        host,
-        workload: workload.clone(),
-        env: serde_json::to_value(&env)?,
+        started: &started,
+        env: &env,
         payload: serde_json::to_value(payload.about())?,
-        neighbours: neighbours.map(serde_json::to_value).transpose()?,
-        result,
-        verify,
-        warnings,
-        directory: Some(folder.path().to_owned()),
+        neighbours: watch.end(),
     };
-    folder.put("command.txt", &format!("{}\n", document.command))?;
-    folder.put("env.json", &serde_json::to_string_pretty(&env)?)?;
-    folder.put("workload.toml", &workload.to_toml()?)?;
-    folder.put("summary.json", &document.text())?;
-    Ok(document)
+    scene.keep(&folder, (&ones, &logs), &kills, &device)
+}
+
+/// What is told of a run besides its figures.
+pub struct Scene<'a> {
+    /// What was to be measured.
+    pub workload: &'a Workload,
+    /// The command line that measures it again.
+    pub command: String,
+    /// When it began, in UTC.
+    pub started: &'a str,
+    /// The machine.
+    pub env: &'a Env,
+    /// What was sent.
+    pub payload: Value,
+    /// Who else used the processors.
+    pub neighbours: Option<Neighbours>,
+}
+
+impl Scene<'_> {
+    /// Makes the run's document of its repeats, its kills and what the raw device did, and writes the files of its
+    /// directory; `logs` are the names of interval logs that are there already.
+    ///
+    /// # Errors
+    /// If a file can't be written.
+    pub fn keep(
+        self,
+        folder: &Folder,
+        (ones, logs): (&[One], &[Option<String>]),
+        kills: &[Killed],
+        device: &RawDevice,
+    ) -> Result<Document> {
+        let Self { workload, command, started, env, payload, neighbours } = self;
+        let mut result = assemble::result(workload, ones, logs, device.mib_per_s);
+        result.raw_flush_us = device.flush_us;
+        let mut verify = assemble::verify(ones);
+        assemble::verify_kills(&mut verify, kills);
+        let mut warnings = assemble::warnings(&result, &verify, ones, neighbours.as_ref());
+        if device.no_room {
+            let text = "too little space is free to measure the raw device beside the load";
+            warnings.push(Warning::new("device_not_measured", text));
+        }
+        warnings.extend(env.warnings.iter().map(|text| Warning::new("environment", text.as_str())));
+        let whole = ones.len() == workload.repeats as usize
+            && kills.len() == workload.kills as usize
+            && ones.iter().all(|one| one.measured.ended != Ended::Interrupted);
+        let document = Document {
+            schema: SCHEMA,
+            kind: KIND.to_owned(),
+            state: if whole { State::Complete } else { State::Interrupted },
+            command,
+            started: started.to_owned(),
+            host: folder::host(),
+            workload: workload.clone(),
+            env: serde_json::to_value(env)?,
+            payload,
+            neighbours: neighbours.map(serde_json::to_value).transpose()?,
+            result,
+            verify,
+            warnings,
+            directory: Some(folder.path().to_owned()),
+        };
+        folder.put("command.txt", &format!("{}\n", document.command))?;
+        folder.put("env.json", &serde_json::to_string_pretty(env)?)?;
+        folder.put("workload.toml", &workload.to_toml()?)?;
+        folder.put("summary.json", &document.text())?;
+        Ok(document)
+    }
 }
 
 /// All repeats, or as many as ran before the user stopped.
@@ -216,27 +258,29 @@ fn kills(setting: &Setting<'_>, dir: &mut WorkDir, live: &Live) -> Result<Vec<Ki
     Ok(kills)
 }
 
-/// What the raw device does in the same run: its rate, and what a flush costs. Nothing if the user stops it.
-#[derive(Default)]
-struct Raw {
-    mib_per_s: Option<f64>,
-    flush_us: Option<f64>,
+/// What the raw device does in the same run. Nothing if the user stops it.
+#[derive(Debug, Default)]
+pub struct RawDevice {
+    /// Its rate at the size and depth of the run.
+    pub mib_per_s: Option<f64>,
+    /// What a flush alone takes.
+    pub flush_us: Option<f64>,
     /// Not measured, because the disk is too full.
-    no_room: bool,
+    pub no_room: bool,
 }
 
-fn device(setting: &Setting<'_>, dir: &mut WorkDir, live: &Live) -> Result<Raw> {
+fn device(setting: &Setting<'_>, dir: &mut WorkDir, live: &Live) -> Result<RawDevice> {
     if setting.workload.backend == BackendName::Null || interrupt::asked() {
-        return Ok(Raw::default());
+        return Ok(RawDevice::default());
     }
     if free_bytes(dir.path())? < baseline::DISK_BYTES {
-        return Ok(Raw { no_room: true, ..Raw::default() });
+        return Ok(RawDevice { no_room: true, ..RawDevice::default() });
     }
     let _part = live.part("the raw device");
     let (place, alone) = (dir.subdir("device")?, dir.subdir("flush")?);
     let rate = baseline::device_mib_per_s(&place, setting.workload, setting.payload);
     let flush = baseline::flush_latencies(&alone, setting.payload);
-    Ok(Raw {
+    Ok(RawDevice {
         mib_per_s: unless_stopped(rate)?,
         flush_us: unless_stopped(flush)?.map(|found| found.p50().as_nanos() as f64 / 1000.0),
         no_room: false,

@@ -97,18 +97,24 @@ impl Folder {
         Err(FolderError::Io { path: out.join(name), error })
     }
 
+    /// One that is there already.
+    pub fn at(path: PathBuf) -> Self {
+        Self { path, made_out: false }
+    }
+
     /// Where it is.
     pub fn path(&self) -> &Path {
         &self.path
     }
 
-    /// Writes one of its files.
+    /// Writes one of its files: after a kill it is whole, or as it was before.
     ///
     /// # Errors
     /// If it can't be written.
     pub fn put(&self, name: &str, text: &str) -> Result<(), FolderError> {
-        let path = self.path.join(name);
-        fs::write(&path, text).map_err(io(&path))
+        let (path, new) = (self.path.join(name), self.path.join(format!(".{name}.new")));
+        fs::write(&new, text).map_err(io(&new))?;
+        fs::rename(&new, &path).map_err(io(&path))
     }
 
     /// Removes one of its files, if it is there.

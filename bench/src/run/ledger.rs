@@ -24,7 +24,7 @@ const GAPS_MAX: usize = 1024;
 const EXAMPLES_MAX: usize = 20;
 
 /// What was acked.
-#[derive(Debug)]
+#[derive(Debug, Default)]
 pub struct Ledger {
     partitions: Box<[Account]>,
     /// Records acked, by partition and producer.

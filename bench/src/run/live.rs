@@ -45,6 +45,11 @@ impl Live {
         Self::new(Duration::ZERO, true)
     }
 
+    /// Says how much longer all of it will take, from now on.
+    pub fn replan(&mut self, left: Duration) {
+        self.planned = self.begin.elapsed() + left;
+    }
+
     /// The same, for the next part of it.
     #[must_use]
     pub fn part(&self, what: impl Into<String>) -> Self {

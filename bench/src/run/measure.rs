@@ -9,6 +9,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, bail};
+use serde::{Deserialize, Serialize};
 
 use super::backend::{Completion, Instance, Request};
 use super::consumers::AckTimes;
@@ -60,7 +61,7 @@ impl Times {
 }
 
 /// Why a repeat ended.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Ended {
     /// Its time was over.
     Whole,
@@ -71,7 +72,7 @@ pub enum Ended {
 }
 
 /// Where batches' time went.
-#[derive(Clone, Debug, Default)]
+#[derive(Clone, Debug, Default, Serialize, Deserialize)]
 pub struct PhaseTimes {
     /// From due to sent.
     pub queue: Latencies,
@@ -84,7 +85,7 @@ pub struct PhaseTimes {
 }
 
 /// What a repeat came to; its latencies are with the recorder.
-#[derive(Debug)]
+#[derive(Debug, Serialize, Deserialize)]
 pub struct Measured {
     /// Why it ended.
     pub ended: Ended,
@@ -98,7 +99,8 @@ pub struct Measured {
     pub due_records: Option<u64>,
     /// The measured time.
     pub elapsed: Duration,
-    /// All that was acked.
+    /// All that was acked. Once it was read back nobody needs it any more.
+    #[serde(skip)]
     pub ledger: Ledger,
     /// The share of the measured time in which the thread did not wait.
     pub busy: f64,

@@ -6,6 +6,7 @@ use std::thread::{self, JoinHandle};
 use std::time::{Duration, SystemTime};
 
 use anyhow::{Context, Result, anyhow};
+use serde::{Deserialize, Serialize};
 
 use super::hlog::{self, Interval};
 use super::live::Live;
@@ -38,7 +39,7 @@ pub struct Tick {
 }
 
 /// All intervals together.
-#[derive(Clone, Debug, Default)]
+#[derive(Clone, Debug, Default, Serialize, Deserialize)]
 pub struct Recorded {
     /// From the intended send time.
     pub corrected: Latencies,

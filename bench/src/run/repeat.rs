@@ -5,6 +5,7 @@ use std::sync::Arc;
 use std::time::Instant;
 
 use anyhow::{Context, Result};
+use serde::{Deserialize, Serialize};
 
 use super::backend::{Backend, Facts, Instance, Verifiable};
 use super::consumers::{AckTimes, Consumers};
@@ -54,7 +55,7 @@ pub fn room(dir: &Path) -> Result<u64> {
 }
 
 /// What a repeat came to.
-#[derive(Debug)]
+#[derive(Debug, Serialize, Deserialize)]
 pub struct One {
     /// The loop's figures.
     pub measured: Measured,

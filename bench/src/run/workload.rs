@@ -190,6 +190,15 @@ impl Flags {
 
     fn parse(text: &str) -> Result<Self, String> {
         let table: toml::Table = toml::from_str(text).map_err(|e| e.to_string())?;
+        Self::check_keys(&table)?;
+        toml::from_str(text).map_err(|e| e.to_string().trim_end().to_owned())
+    }
+
+    /// Checks that a file's keys are names of settings.
+    ///
+    /// # Errors
+    /// In words, with the nearest name.
+    pub fn check_keys(table: &toml::Table) -> Result<(), String> {
         let names = Self::names();
         for key in table.keys() {
             if !names.contains(key) {
@@ -201,7 +210,7 @@ impl Flags {
                 ));
             }
         }
-        toml::from_str(text).map_err(|e| e.to_string().trim_end().to_owned())
+        Ok(())
     }
 
     /// The names of all settings, in the order of the help.
