@@ -10,6 +10,7 @@ use crate::claims::command::Claims;
 use crate::clock;
 use crate::crash;
 use crate::device::flags::{self as device, Device};
+use crate::fio;
 use crate::manual;
 use crate::plan::{self, Row};
 use crate::profile::command::Profile;
@@ -195,6 +196,9 @@ pub enum Command {
     /// The floor alone, for work on the harness itself
     #[command(hide = true)]
     Floor(Floor),
+    /// `device` and fio, the same jobs by turns: see scripts/device-against-fio
+    #[command(hide = true)]
+    AgainstFio(fio::AgainstFio),
     /// Appends until it is killed
     #[command(hide = true, name = crash::LOAD)]
     CrashLoad(Crash),

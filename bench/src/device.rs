@@ -2,6 +2,7 @@
 
 use std::fmt;
 use std::fs::File;
+use std::mem;
 use std::os::fd::AsRawFd;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
@@ -68,7 +69,8 @@ pub struct Job {
     pub request_bytes: usize,
     /// Requests in flight.
     pub depth: usize,
-    /// Whether each write is flushed (`RWF_DSYNC`).
+    /// Whether each request is flushed before it counts: a single operation by `RWF_DSYNC`, several by one `fdatasync`
+    /// behind the last of them.
     pub durable: bool,
     /// Which of the device's plots, by its number.
     pub plot: usize,
@@ -80,6 +82,12 @@ impl Job {
     /// Operations of a request.
     pub fn parts(&self) -> usize {
         self.request_bytes.div_ceil(PART_BYTES_MAX)
+    }
+
+    /// Whether a flush of its own follows a request's operations. Each of them flushed by itself would count as many
+    /// flushes as there are parts, and another tool's write of this size needs one.
+    fn flushes_behind(&self) -> bool {
+        self.durable && self.parts() > 1
     }
 
     /// Operations in flight.
@@ -174,8 +182,11 @@ impl Field {
 #[derive(Clone, Copy)]
 struct Request {
     started: Instant,
+    file: FileHandle,
     /// Its operations that have not ended.
     parts: usize,
+    /// Whether a flush is still to follow them.
+    unflushed: bool,
 }
 
 /// Prepared files, open on a ring, and bytes to write to them.
@@ -253,7 +264,9 @@ impl<R: Ring> Device<R> {
             assert_eq!(job.files, 1, "one file's places are drawn");
             self.fields[job.plot].draw(job.request_bytes);
         }
-        let mut requests = vec![Request { started: Instant::now(), parts: 0 }; job.depth];
+        let none =
+            Request { started: Instant::now(), file: FileHandle(0), parts: 0, unflushed: false };
+        let mut requests = vec![none; job.depth];
         let mut idle: Vec<usize> = (0..job.depth).collect();
         let mut spare = self.room_to_read(job)?;
         let mut sample = Sample::empty(time);
@@ -262,8 +275,7 @@ impl<R: Ring> Device<R> {
             interrupt::check()?;
             if Instant::now() < until {
                 while let Some(slot) = idle.pop() {
-                    requests[slot] = Request { started: Instant::now(), parts: job.parts() };
-                    self.start(slot, job, &mut spare);
+                    requests[slot] = self.start(slot, job, &mut spare);
                 }
             } else if idle.len() == job.depth {
                 break;
@@ -284,6 +296,12 @@ impl<R: Ring> Device<R> {
                 if request.parts > 0 {
                     continue;
                 }
+                if mem::take(&mut request.unflushed) {
+                    request.parts = 1;
+                    let sync = Op::Sync { file: request.file, data_only: true };
+                    self.ring.push(slot as u64, sync);
+                    continue;
+                }
                 idle.push(slot);
                 if now < until {
                     sample.latencies.record((now - request.started).as_nanos() as u64);
@@ -302,7 +320,8 @@ impl<R: Ring> Device<R> {
         (0..chunks).map(chunk).collect()
     }
 
-    fn start(&mut self, slot: usize, job: &Job, spare: &mut Vec<Chunk>) {
+    fn start(&mut self, slot: usize, job: &Job, spare: &mut Vec<Chunk>) -> Request {
+        let started = Instant::now();
         let (file, pos) = self.fields[job.plot].next(self.turn, job);
         let len = part_bytes(job);
         for part in 0..job.parts() {
@@ -310,7 +329,7 @@ impl<R: Ring> Device<R> {
             let op = match job.direction {
                 Direction::Write => {
                     let data = self.bytes_to_write(part, len);
-                    Op::Write { file, pos, data, durable: job.durable }
+                    Op::Write { file, pos, data, durable: job.durable && !job.flushes_behind() }
                 }
                 Direction::Read => {
                     let buf = spare.pop().expect("a chunk for each operation");
@@ -320,6 +339,7 @@ impl<R: Ring> Device<R> {
             self.ring.push(slot as u64, op);
         }
         self.turn += 1;
+        Request { started, file, parts: job.parts(), unflushed: job.flushes_behind() }
     }
 
     fn bytes_to_write(&self, part: usize, len: usize) -> Slice {

@@ -19,6 +19,7 @@ pub mod device;
 pub mod env;
 pub mod finding;
 pub mod finds;
+pub mod fio;
 pub mod floor;
 pub mod grid;
 pub mod histogram;

@@ -9,8 +9,8 @@ use ringmain_bench::interrupt::{self, Interrupted};
 use ringmain_bench::run::{command, compare, kill, search, selftest};
 use ringmain_bench::usage::Usage;
 use ringmain_bench::{
-    alone, claims, crash, device, finding, inspecting, manual, profile, quick, reporting, sweep,
-    verdict::Verdict,
+    alone, claims, crash, device, finding, fio, inspecting, manual, profile, quick, reporting,
+    sweep, verdict::Verdict,
 };
 
 const CHECK_FAILED: u8 = 1;
@@ -24,6 +24,8 @@ fn main() -> ExitCode {
         Command::Quick(_)
             | Command::Device(_)
             | Command::Floor(_)
+            | Command::AgainstFio(_)
+            | Command::Selftest
             | Command::Run(_)
             | Command::Search(_)
             | Command::Claims(_)
@@ -50,6 +52,7 @@ fn main() -> ExitCode {
 fn run(cli: Cli) -> Result<Verdict> {
     match cli.command {
         Command::Floor(flags) => alone::floor(&flags),
+        Command::AgainstFio(flags) => fio::run(&flags),
         Command::Quick(flags) => quick::run(&flags),
         Command::Run(flags) => command::run(&flags),
         Command::RunLoad(flags) => kill::load(&flags).map(|()| Verdict::Passed),

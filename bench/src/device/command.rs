@@ -165,10 +165,11 @@ fn notes(flags: &flags::Device, plot: &Plot, jobs: &[Job]) -> Vec<String> {
         );
     }
     if jobs.iter().any(|job| job.parts() > 1) {
-        let flushed = if flags.durable { ", each flushed by itself" } else { "" };
+        let flushed =
+            if flags.durable { ", and one flush (fdatasync) behind the last of them" } else { "" };
         notes.push(format!(
-            "requests above {} are operations of that size begun together{flushed}, as in the engine; a request's \
-             latency is that of its last one",
+            "requests above {} are operations of that size begun together{flushed}; a request's latency is \
+             from its beginning until the last of that has ended",
             Bytes(PART_BYTES_MAX as u64)
         ));
     }

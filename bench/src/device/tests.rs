@@ -69,6 +69,7 @@ fn a_request_of_several_parts_counts_once_and_lands_whole() {
     let job = job(Direction::Write, 1 << 20, 2);
     assert_eq!((job.parts(), job.operations()), (2, 4));
     let sample = device.run(&job, Duration::from_millis(300)).expect("writes");
+    assert_eq!(device.ring.stats().flushes, device.turn as u64, "one flush for each request");
     device.close().expect("closes");
     assert!(sample.records > 3, "{} writes", sample.records);
     assert_eq!(sample.bytes, sample.records << 20);

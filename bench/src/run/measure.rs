@@ -458,3 +458,7 @@ impl<'a, P: Pace> Repeat<'a, P> {
         }
     }
 }
+
+#[cfg(test)]
+#[path = "measure/tests.rs"]
+mod tests;

@@ -14,10 +14,13 @@ use super::measure::{Measured, Times, Tools, measure};
 use super::pace::{Pace, Real, Simulated};
 use super::recorder::{Recorded, Recorder};
 use super::workload::Workload;
+use crate::fio::{self, Agreement, Compared};
 use crate::histogram::Latencies;
+use crate::interrupt;
 use crate::payload::Payload;
 use crate::random::Random;
 use crate::verdict::Verdict;
+use crate::workdir::WorkDir;
 
 /// How far the mean latency may be from its formula.
 const FORMULA_ERROR_MAX: f64 = 0.05;
@@ -46,7 +49,8 @@ fn simulate(text: &str, service: Duration, freeze: Option<Freeze>) -> Result<Rec
     Ok(load(&workload, &mut queue, pace)?.1)
 }
 
-fn load(
+/// One repeat of a workload against `instance`, in the time of `pace`.
+pub(super) fn load(
     workload: &Workload,
     instance: &mut dyn Instance,
     pace: impl Pace,
@@ -165,17 +169,72 @@ pub fn ceiling(seconds: f64) -> Result<Check> {
     })
 }
 
+/// Latest that a batch in the middle may be sent after it was due: timers of a millisecond are five times as late.
+const LATE_US_MAX: f64 = 100.0;
+
+/// Batches are sent when they are due, not when a timer of a millisecond ends next.
+///
+/// # Errors
+/// If it can't run.
+pub fn pacing(seconds: f64) -> Result<Check> {
+    let text = format!(
+        "backend = \"null\"\nrate = 5000\narrival = \"poisson\"\nrecord-bytes = 100\nbatch-records = 1\n\
+         seconds = {seconds}\nwarmup = 0.2"
+    );
+    let workload = Workload::from_toml(&text)?;
+    let mut instance = Null.open(&std::env::temp_dir(), &workload)?;
+    let (measured, _) = load(&workload, instance.as_mut(), Real(Instant::now()))?;
+    let us = |quantile| measured.phases.queue.quantile(quantile) as f64 / 1000.0;
+    Ok(Check {
+        name: "batches are sent when they are due",
+        holds: us(0.5) < LATE_US_MAX,
+        detail: format!("p50 {:.1} us late, p99 {:.1} us", us(0.5), us(0.99)),
+    })
+}
+
+/// Pairs of turns of `device` and fio.
+const FIO_PAIRS: u32 = 5;
+
+/// How long a turn is.
+const FIO_TIME: Duration = Duration::from_millis(600);
+
+/// `device` says of a disk what fio says: the same jobs by turns, in a directory of the process's own. Nothing where
+/// fio is not installed.
+///
+/// # Errors
+/// If one of the two fails.
+pub fn device_against_fio() -> Result<Option<Check>> {
+    let Some(version) = fio::version() else { return Ok(None) };
+    let jobs = [fio::job(64 << 10, 8, false), fio::job(64 << 10, 1, true)];
+    let mut dir = WorkDir::create(None, false)?;
+    let all = fio::compare(&dir.subdir("fio")?, &jobs, FIO_PAIRS, FIO_TIME)?;
+    let worst = all.iter().map(Compared::judge).max().unwrap_or(Agreement::Agree);
+    let lines = all.iter().map(Compared::line).collect::<Vec<_>>().join("; ");
+    let restless = if worst == Agreement::Undecided { "; too restless to say" } else { "" };
+    Ok(Some(Check {
+        name: "device agrees with fio within 5 %",
+        holds: worst != Agreement::Differ,
+        detail: format!("{lines} ({version}, medians of {FIO_PAIRS} pairs){restless}"),
+    }))
+}
+
 /// Runs all of them and prints what they came to; the verdict is the last line.
 ///
 /// # Errors
 /// If one can't run.
 pub fn run() -> Result<Verdict> {
-    let checks = [
+    let mut checks = vec![
         freeze().context("the freeze")?,
         formula().context("the queue")?,
         merging(),
         ceiling(2.0).context("the generator")?,
+        pacing(2.0).context("the schedule")?,
     ];
+    interrupt::check()?;
+    match device_against_fio().context("device against fio")? {
+        Some(check) => checks.push(check),
+        None => println!("skipped device against fio: fio is not installed"),
+    }
     for Check { name, holds, detail } in &checks {
         println!("{:<8}{name}: {detail}", if *holds { "ok" } else { "FAILED" });
     }
