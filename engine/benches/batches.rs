@@ -1,5 +1,4 @@
-//! What a record costs before it reaches a disk: building a batch, checking one, reading one, checksums, codecs, and
-//! looking an offset up.
+//! What a record costs before it reaches a disk: building a batch, checking one, reading one, checksums, and codecs.
 //!
 //! `cargo bench -p ringmain` runs all of it; `cargo bench -p ringmain -- read` what has that in its name.
 
