@@ -53,6 +53,9 @@ const LAYOUTS: [Layout; 2] = [
 
 const HEAD: f64 = 26.0;
 const FOOT: f64 = 24.0;
+/// Room that a label of the axis takes, with some to its neighbour.
+const LABEL_WIDE: f64 = 52.0;
+
 const BAR_HIGH: f64 = 9.0;
 
 /// Draws all groups on one axis, for a desk and a phone.
@@ -89,10 +92,8 @@ impl Layout {
             ),
         );
         let wanted = ((self.axis.1 - self.axis.0) / self.tick) as usize;
-        let ticks = axis.ticks(wanted);
-        for ns in ticks {
-            let (x, at) = (self.x(axis, ns), low + 16.0);
-            let label = human::tick(ns / 1000.0);
+        for (x, label) in self.labels(axis, wanted) {
+            let at = low + 16.0;
             put(
                 text,
                 format_args!(
@@ -119,6 +120,23 @@ impl Layout {
             }
         }
         *text += "</svg>\n";
+    }
+
+    /// Where round times lie, and what they are called; nothing where there is no room for the name, and powers of ten
+    /// before others.
+    fn labels(&self, axis: Axis, wanted: usize) -> Vec<(f64, String)> {
+        let ticks = axis.ticks(wanted);
+        let is_power = |ns: f64| (ns.log10() - ns.log10().round()).abs() < 1e-6;
+        let (powers, others): (Vec<f64>, Vec<f64>) =
+            ticks.into_iter().partition(|ns| is_power(*ns));
+        let mut labels: Vec<(f64, String)> = Vec::new();
+        for ns in powers.into_iter().chain(others) {
+            let x = self.x(axis, ns);
+            if labels.iter().all(|(taken, _)| (taken - x).abs() >= LABEL_WIDE) {
+                labels.push((x, human::tick(ns / 1000.0)));
+            }
+        }
+        labels
     }
 
     fn bar(&self, text: &mut String, axis: Axis, bar: &Bar<'_>, top: f64) {

@@ -86,42 +86,90 @@ fn command(page: &mut String, command: &str) {
     put(page, format_args!("<p class=\"command\"><code>{}</code></p>\n", escape(command)));
 }
 
+/// What is to be known of a run. In the order in which it is told: what is wrong first.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+enum Class {
+    Bad,
+    Unknown,
+    Ok,
+    Note,
+}
+
+impl Class {
+    fn name(self) -> &'static str {
+        match self {
+            Self::Bad => "bad",
+            Self::Unknown => "unknown",
+            Self::Ok => "ok",
+            Self::Note => "note",
+        }
+    }
+}
+
 struct Verdict {
-    class: &'static str,
+    class: Class,
     word: &'static str,
+    /// What it is about: those of several runs about the same stand together.
+    about: String,
     text: String,
 }
 
 impl Verdict {
-    fn new(class: &'static str, word: &'static str, text: impl Into<String>) -> Self {
-        Self { class, word, text: text.into() }
+    fn new(class: Class, word: &'static str, about: &str, text: impl Into<String>) -> Self {
+        Self { class, word, about: about.to_owned(), text: text.into() }
     }
 }
 
 fn verdicts(page: &mut String, runs: &[Subject]) {
+    let mut told: Vec<(Verdict, Vec<(usize, String)>)> = Vec::new();
+    for (nth, run) in runs.iter().enumerate() {
+        for verdict in of_run(run) {
+            let text = (nth, verdict.text.clone());
+            let alike = |(first, _): &&mut (Verdict, _)| {
+                (first.class, first.word, &first.about)
+                    == (verdict.class, verdict.word, &verdict.about)
+            };
+            match told.iter_mut().find(alike) {
+                Some((_, texts)) => texts.push(text),
+                None => told.push((verdict, vec![text])),
+            }
+        }
+    }
+    told.sort_by_key(|(verdict, _)| verdict.class);
     *page += "<ul class=\"verdicts\">\n";
     for text in not_comparable(runs) {
-        item(page, "", &Verdict::new("unknown", "not comparable", text));
+        put(
+            page,
+            format_args!("<li class=\"unknown\"><b>not comparable</b> {}</li>\n", escape(&text)),
+        );
     }
-    for (nth, run) in runs.iter().enumerate() {
-        let whose = if runs.len() > 1 { format!("{} ", Key(nth).letter()) } else { String::new() };
-        for verdict in of_run(run) {
-            item(page, &whose, &verdict);
-        }
+    for (verdict, texts) in &told {
+        item(page, verdict, texts, runs.len() > 1);
     }
     *page += "</ul>\n";
 }
 
-fn item(page: &mut String, whose: &str, verdict: &Verdict) {
-    put(
-        page,
-        format_args!(
-            "<li class=\"{}\"><b>{whose}{}</b> {}</li>\n",
-            verdict.class,
-            verdict.word,
-            escape(&verdict.text)
-        ),
-    );
+/// One verdict, of the runs that `texts` are of: once if they say the same, else the others' words are folded away.
+fn item(page: &mut String, verdict: &Verdict, texts: &[(usize, String)], several: bool) {
+    let mut whose: Vec<String> = Vec::new();
+    if several {
+        whose = texts.iter().map(|(nth, _)| Key(*nth).letter().to_string()).collect();
+        whose.dedup();
+    }
+    let whose = if whose.is_empty() { String::new() } else { whose.join(" ") + " " };
+    let (class, word, text) = (verdict.class.name(), verdict.word, escape(&verdict.text));
+    put(page, format_args!("<li class=\"{class}\"><b>{whose}{word}</b> {text}"));
+    let rest: Vec<_> = texts.iter().filter(|(_, other)| *other != verdict.text).collect();
+    // What is wrong is never folded away.
+    let open = if verdict.class == Class::Bad { " open" } else { "" };
+    if !rest.is_empty() {
+        put(page, format_args!("<details{open}><summary>{} more</summary><ul>", rest.len()));
+        for (nth, other) in rest {
+            put(page, format_args!("<li><b>{}</b> {}</li>", Key(*nth).letter(), escape(other)));
+        }
+        *page += "</ul></details>";
+    }
+    *page += "</li>\n";
 }
 
 fn of_run(run: &Subject) -> Vec<Verdict> {
@@ -130,19 +178,24 @@ fn of_run(run: &Subject) -> Vec<Verdict> {
         State::Complete => {}
         State::Interrupted => {
             all.push(Verdict::new(
-                "unknown",
+                Class::Unknown,
                 "partial",
+                "state",
                 "the run was stopped; this is what it had measured until then",
             ));
         }
-        State::Failed => all.push(Verdict::new("bad", "failed", "the run failed before its end")),
+        State::Failed => {
+            all.push(Verdict::new(Class::Bad, "failed", "state", "the run failed before its end"));
+        }
     }
     if run.document.result.closed_loop {
         let text = "closed loop: a batch was due when a place in flight was free, so latency is that at full load, \
                     and says nothing of those who would have waited";
-        all.push(Verdict::new("note", "note", text));
+        all.push(Verdict::new(Class::Note, "note", "closed_loop", text));
     }
-    all.extend(run.damage.iter().map(|what| Verdict::new("bad", "damaged", what.as_str())));
+    all.extend(
+        run.damage.iter().map(|what| Verdict::new(Class::Bad, "damaged", "log", what.as_str())),
+    );
     let verify = &run.document.verify;
     let tally = verify.tally;
     let acked = human::count(tally.acked as f64);
@@ -155,7 +208,7 @@ fn of_run(run: &Subject) -> Vec<Verdict> {
             tally.corrupt,
             verify.examples.join("; ")
         );
-        Verdict::new("bad", "failed", found)
+        Verdict::new(Class::Bad, "failed", "verify", found)
     } else if verify.verified {
         let kills = match verify.kills.len() {
             0 => String::new(),
@@ -163,16 +216,16 @@ fn of_run(run: &Subject) -> Vec<Verdict> {
         };
         let found =
             format!("all {acked} acked records read back, once, in order and intact{kills}");
-        Verdict::new("ok", "ok", found)
+        Verdict::new(Class::Ok, "ok", "verify", found)
     } else {
         let why = verify.why_not.as_deref().unwrap_or("the run does not say why");
-        Verdict::new("unknown", "not verified", why)
+        Verdict::new(Class::Unknown, "not verified", "verify", why)
     });
     all.extend(
         run.document
             .warnings
             .iter()
-            .map(|warning| Verdict::new("note", "note", warning.text.as_str())),
+            .map(|warning| Verdict::new(Class::Note, "note", &warning.kind, warning.text.as_str())),
     );
     all
 }

@@ -301,13 +301,16 @@ fn browse(name: &str, scratch: &Scratch, arguments: &[&str], page: &Path) -> (St
 /// Asks the page itself, once it is laid out: the sizes of its drawings, whether it is wider than the window, what the
 /// pointer is told, and every error.
 const PROBE: &str = r#"<script>
-const said = { errors: [], sizes: [], wide: 0, tip: "" };
+const said = { errors: [], sizes: [], wide: 0, over: 0, tip: "" };
 addEventListener("error", (event) => said.errors.push(event.message));
 addEventListener("securitypolicyviolation", (event) => said.errors.push(event.blockedURI));
 addEventListener("load", () => {
   const shown = Array.from(document.querySelectorAll("svg[role=img]")).filter((svg) => svg.getClientRects().length);
   said.sizes = shown.map((svg) => svg.getBoundingClientRect()).map(({ width, height }) => [width, height]);
   said.wide = document.documentElement.scrollWidth - innerWidth;
+  const edge = document.querySelector("main").getBoundingClientRect().right;
+  const wide = Array.from(document.querySelectorAll("table, svg"), (e) => e.getBoundingClientRect().right);
+  said.over = Math.max(...wide) - edge;
   const svg = shown[0], area = svg.getBoundingClientRect();
   const at = { clientX: area.left + area.width / 2, clientY: area.top + area.height / 2, bubbles: true };
   svg.dispatchEvent(new PointerEvent("pointermove", at));
@@ -346,6 +349,7 @@ fn a_browser_shows_it_by_day_by_night_on_a_phone_and_on_paper() {
             "{said}"
         );
         assert!(said["wide"].as_f64() <= Some(0.0), "wider than the window of {window}: {said}");
+        assert!(said["over"].as_f64() <= Some(0.0), "something is wider than the text: {said}");
         let tip = said["tip"].as_str().expect("text");
         assert!(tip.starts_with('p') && tip.contains("A seed 0") && tip.contains(" us"), "{tip}");
     }
