@@ -8,8 +8,8 @@ const IDLE_WORKER: &str = "io_wq_worker";
 /// Words for what no rule knows.
 const REST: &str = "other";
 
-/// Parts of the kernel, by the beginnings of the names of their functions. Of a stack's functions the innermost that has
-/// a part decides, so that helpers count for who called them.
+/// Parts of the kernel, by the beginnings of the names of their functions. Of a stack's functions the innermost that
+/// has a part decides, so that helpers count for who called them.
 const KERNEL: &[(&str, &[&str])] = &[
     ("perf itself", &["perf_"]),
     (

@@ -1,4 +1,4 @@
-//! What `perf script` prints, line by line, as events. The lines are those of perf-script(1) with the fields [`FIELDS`].
+//! What `perf script` prints, line by line, as events. As in perf-script(1) with the fields [`FIELDS`].
 
 use std::collections::HashMap;
 
@@ -100,8 +100,8 @@ impl Lines {
         self.open.take()
     }
 
-    /// A line that begins an event. A thread's name may hold anything, so the time is looked for: the first word that is
-    /// a number and a colon, after one that is a number.
+    /// A line that begins an event. A thread's name may hold anything, so the time is looked for: the first word that
+    /// is a number and a colon, after one that is a number.
     fn head(&self, line: &str) -> Option<Event> {
         let words: Vec<&str> = line.split_whitespace().collect();
         let (nth, tid, time) = (1..words.len()).find_map(|nth| {
