@@ -67,6 +67,7 @@ const RUN_EXAMPLES: &str = "\
 Examples:
   ringmain-bench run                                               as fast as acks come
   ringmain-bench run --rate 50k/s --arrival poisson --flush group  latency at a rate
+  ringmain-bench run --rate 50k/s --backend pwrite                 the same on threads with fdatasync
   ringmain-bench run --rate 50k/s --dry-run > mine.toml            a workload file
   ringmain-bench run --workload mine.toml --codec zstd --json
 

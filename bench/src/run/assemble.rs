@@ -213,3 +213,32 @@ pub fn warnings(
     }
     warnings
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::oracle::Findings;
+
+    #[test]
+    fn a_flush_faster_than_any_disk_is_said_and_one_of_a_disk_is_not() {
+        let said = |us: Option<f64>| {
+            let result = RunResult { raw_flush_us: us, ..RunResult::default() };
+            let warnings = warnings(&result, &Verify::default(), &[], None);
+            warnings.iter().any(|warning| warning.kind == "flush_too_fast")
+        };
+        assert!(said(Some(1.5)));
+        assert!(!said(Some(180.0)));
+        assert!(!said(None), "not measured");
+    }
+
+    #[test]
+    fn what_a_kill_left_is_in_the_whole_and_apart() {
+        let tally = Tally { acked: 7, lost: 2, ..Tally::default() };
+        let findings = Findings { tally, examples: Vec::new() };
+        let kills = [Killed { after: Duration::from_millis(250), findings }];
+        let mut verify = Verify { tally: Tally { acked: 10, ..tally }, ..Verify::default() };
+        verify_kills(&mut verify, &kills);
+        assert_eq!(verify.tally, Tally { acked: 17, lost: 4, ..Tally::default() });
+        assert_eq!(verify.kills, [Kill { after_ms: 250.0, tally }]);
+    }
+}

@@ -22,9 +22,12 @@ pub fn table(document: &Document) -> String {
         ));
         let acked: u64 = verify.kills.iter().map(|kill| kill.tally.acked).sum();
         if !verify.kills.is_empty() {
+            let who = match verify.kills.len() {
+                1 => "a process that was".to_owned(),
+                count => format!("{count} processes that were"),
+            };
             lines.push(format!(
-                "  of these {acked} by {} processes that were killed in mid-load (SIGKILL, which is no power cut)",
-                verify.kills.len()
+                "  of these {acked} by {who} killed in mid-load (SIGKILL, which is no power cut)"
             ));
         }
         lines.extend(verify.examples.iter().map(|example| format!("  {example}")));
