@@ -26,6 +26,7 @@ mod page_cache;
 mod partitions;
 mod preallocation;
 mod producing;
+mod ring;
 pub mod rule;
 mod rules;
 mod screen;
@@ -40,6 +41,7 @@ pub static CLAIMS: &[&Claim] = &[
     &preallocation::CLAIM,
     &partitions::CLAIM,
     &page_cache::CLAIM,
+    &ring::CLAIM,
 ];
 
 /// The claim of that name.
