@@ -18,6 +18,7 @@ mod appending;
 mod batching;
 pub mod claim;
 pub mod command;
+mod compression;
 pub mod conduct;
 pub mod document;
 mod durability_levels;
@@ -41,6 +42,7 @@ pub static CLAIMS: &[&Claim] = &[
     &preallocation::CLAIM,
     &partitions::CLAIM,
     &page_cache::CLAIM,
+    &compression::CLAIM,
     &ring::CLAIM,
 ];
 
