@@ -32,6 +32,7 @@ pub mod rule;
 mod rules;
 mod screen;
 mod sequential;
+mod zero_copy;
 
 /// All of them, in the order in which they teach.
 pub static CLAIMS: &[&Claim] = &[
@@ -43,6 +44,7 @@ pub static CLAIMS: &[&Claim] = &[
     &partitions::CLAIM,
     &page_cache::CLAIM,
     &compression::CLAIM,
+    &zero_copy::CLAIM,
     &ring::CLAIM,
 ];
 

@@ -54,6 +54,7 @@ pub mod scale;
 #[cfg(test)]
 mod scratch;
 pub mod screen;
+pub mod senders;
 pub mod site;
 pub mod stats;
 pub mod summary;
