@@ -23,6 +23,7 @@ pub mod conduct;
 pub mod document;
 mod durability_levels;
 mod group_commit;
+mod lookups;
 mod page_cache;
 mod partitions;
 mod preallocation;
@@ -32,6 +33,7 @@ pub mod rule;
 mod rules;
 mod screen;
 mod sequential;
+mod sparse_index;
 mod zero_copy;
 
 /// All of them, in the order in which they teach.
@@ -45,6 +47,7 @@ pub static CLAIMS: &[&Claim] = &[
     &page_cache::CLAIM,
     &compression::CLAIM,
     &zero_copy::CLAIM,
+    &sparse_index::CLAIM,
     &ring::CLAIM,
 ];
 
