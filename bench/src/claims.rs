@@ -34,6 +34,7 @@ mod rules;
 mod screen;
 mod sequential;
 mod sparse_index;
+mod time_index;
 mod zero_copy;
 
 /// All of them, in the order in which they teach.
@@ -48,6 +49,7 @@ pub static CLAIMS: &[&Claim] = &[
     &compression::CLAIM,
     &zero_copy::CLAIM,
     &sparse_index::CLAIM,
+    &time_index::CLAIM,
     &ring::CLAIM,
 ];
 
