@@ -20,6 +20,7 @@ pub mod claim;
 pub mod command;
 mod compression;
 pub mod conduct;
+mod consumer_batching;
 pub mod document;
 mod durability_levels;
 mod group_commit;
@@ -50,6 +51,7 @@ pub static CLAIMS: &[&Claim] = &[
     &zero_copy::CLAIM,
     &sparse_index::CLAIM,
     &time_index::CLAIM,
+    &consumer_batching::CLAIM,
     &ring::CLAIM,
 ];
 
