@@ -27,6 +27,7 @@ mod group_commit;
 mod lookups;
 mod page_cache;
 mod partitions;
+mod peak_shaving;
 mod preallocation;
 mod producing;
 mod ring;
@@ -52,6 +53,7 @@ pub static CLAIMS: &[&Claim] = &[
     &sparse_index::CLAIM,
     &time_index::CLAIM,
     &consumer_batching::CLAIM,
+    &peak_shaving::CLAIM,
     &ring::CLAIM,
 ];
 
