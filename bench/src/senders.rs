@@ -1,4 +1,4 @@
-//! Ways of a file's bytes to a socket, each as its own experts write it: one thread, from the page cache, over and over.
+//! Ways of a file's bytes to a socket, each as its own experts write it: one thread, from the page cache, endlessly.
 
 use std::fs::File;
 use std::io::{self, Write};

@@ -2,6 +2,7 @@
 
 use std::fs;
 use std::path::Path;
+use std::thread;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, ensure};
@@ -26,6 +27,9 @@ pub(super) const CLIENTS: u32 = 128;
 
 /// Filling a log takes no longer.
 const FILL_MAX: Duration = Duration::from_secs(120);
+
+/// How often it is looked whether segments are sealed.
+const LOOK: Duration = Duration::from_millis(20);
 
 /// A slice's warm-up, as a share of it.
 const WARM_UP: f64 = 0.1;
@@ -79,6 +83,12 @@ pub(super) fn fill(
     drive(&mut filler, &load, board).context("cannot fill a log")?;
     log.roll_blocking().context("cannot seal a log")?;
     log.flush_blocking().context("cannot seal a log")?;
+    let begin = Instant::now();
+    // The last one is empty and active. The others are sealed in the background, and until then are in memory.
+    while log.segments_blocking()?.iter().rev().skip(1).any(|segment| !segment.sealed) {
+        ensure!(begin.elapsed() < FILL_MAX, "the segments are not sealed");
+        thread::sleep(LOOK);
+    }
     let records = log.watermarks_blocking()?.dirty.get() as u32;
     ensure!(records > CLIENTS, "a log of {records} records is none to look for one in");
     Ok(Sealed { log, records })
