@@ -233,9 +233,10 @@ async fn copy(
     let mut whole = true;
     for range in &located.ranges {
         let begin = bytes.len();
-        let read = Segments::new(cx, id).read(range.base, (range.from, range.to), &mut bytes).await;
+        let segments = Segments::new(cx, id);
+        let read = segments.read(range.base, (range.from, range.to), &mut bytes).await;
         let (good, reached) = match &read {
-            Ok(()) => intact(&bytes[begin..], next),
+            Ok(()) => intact(&bytes[begin..], (next, segments.following(range.base))),
             Err(_) => (0, next),
         };
         next = reached;
@@ -266,15 +267,16 @@ async fn copy(
     })
 }
 
-/// How many bytes of intact batches there are, in sequence from the one that holds `next` on, and what comes next.
-fn intact(bytes: &[u8], mut next: Offset) -> (usize, Offset) {
+/// How many bytes of intact batches there are, in sequence from the one that holds `next` on and before `limit`, and
+/// what comes next.
+fn intact(bytes: &[u8], (mut next, limit): (Offset, Option<Offset>)) -> (usize, Offset) {
     let mut at = 0;
     while at < bytes.len() {
         let Ok(header) = BatchHeader::decode(&bytes[at..]) else { break };
         let Some(batch) = bytes.get(at..at + header.batch_bytes()) else { break };
         let Ok(header) = validate_stored(batch) else { break };
         let Some((base, last)) = header.offsets() else { break };
-        if last < next || (at > 0 && base < next) {
+        if last < next || (at > 0 && base < next) || limit.is_some_and(|limit| last >= limit) {
             break;
         }
         at += batch.len();

@@ -9,6 +9,7 @@ use crate::format::seal::Seal;
 use crate::handle::block_on;
 use crate::ring::Wait;
 use crate::ring::sim::{CrashPlan, SimDisk};
+use crate::shard::fetch::Fetch;
 use crate::types::{Incarnation, Isolation, Offset};
 
 fn segment(base: i64, end: &str) -> String {
@@ -48,6 +49,17 @@ fn harmed(harm: impl FnOnce(&SimDisk)) -> Option<(i64, Alteration)> {
                 assert!(altered.is_none_or(|was| was == (segment.get(), what)), "one of them");
                 assert_eq!(segment.get(), offset / 3 * 3, "the rest is readable");
                 altered = Some((segment.get(), what));
+            }
+            Err(error) => panic!("{error}"),
+        }
+        let fetch = Fetch { max_bytes: 1, ..Fetch::from(Offset::new(offset)) };
+        match world.run(log.fetch(fetch)).unwrap() {
+            Ok(fetched) => {
+                let found = batches(&fetched.bytes).next().unwrap().unwrap();
+                assert!((found.base_offset()..=found.last_offset()).contains(&Offset::new(offset)));
+            }
+            Err(ReadError::Altered { segment, .. }) => {
+                assert_eq!(Some(segment.get()), altered.map(|was| was.0), "as a read says");
             }
             Err(error) => panic!("{error}"),
         }

@@ -3,7 +3,6 @@
 use crate::batch::validate_stored;
 use crate::error::ReadError;
 use crate::journal::LogId;
-use crate::segment::Segment;
 use crate::shard::Context;
 use crate::shard::keep::Glance;
 use crate::shard::read::Reader;
@@ -61,19 +60,16 @@ async fn next_intact(cx: &Context, id: LogId, damage: Damage) -> Result<Offset, 
     let _reader = Reader::new(cx, id);
     let Damage { segment: base, pos, isolation } = damage;
     let mut segments = Segments::new(cx, id);
-    let (following, bound) = segments
+    let bound = segments
         .with(|state, id| {
-            let log = state.log(id)?;
-            let marks = log.watermarks();
-            let bound = match isolation {
+            let marks = state.log(id)?.watermarks();
+            Some(match isolation {
                 Isolation::Durable => marks.durable,
                 Isolation::Dirty => marks.dirty,
-            };
-            let sealed = log.sealed.iter().map(|sealed| sealed.base);
-            let mut bases = sealed.chain(log.tail.iter().map(Segment::base));
-            Some((bases.find(|other| *other > base), bound))
+            })
         })
         .ok_or(ReadError::Deleted)?;
+    let following = segments.following(base);
     let limit = following.unwrap_or(bound).min(bound);
     let Some(pos) = pos else { return Ok(limit) };
     match within(&mut segments, base, (pos, limit)).await {
@@ -90,7 +86,7 @@ async fn within(
     base: Offset,
     (pos, limit): (Pos, Offset),
 ) -> Result<Option<Offset>, ReadError> {
-    let end = segments.end(base).await?;
+    let (end, _) = segments.end(base).await?;
     let mut at = match segments.batch(base, (pos.min(end), end)).await? {
         Some(seen) => seen.end,
         None => pos.plus(1),

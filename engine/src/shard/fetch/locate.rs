@@ -6,7 +6,7 @@
 //! `max_bytes` are reached.
 
 use crate::defects::{self, Defect};
-use crate::error::ReadError;
+use crate::error::{Alteration, ReadError};
 use crate::journal::LogId;
 use crate::limits::FETCH_BYTES_MAX;
 use crate::log::history::{epoch_end, epoch_of};
@@ -257,6 +257,16 @@ struct Place {
     limit: Offset,
     /// Where its bytes up to `limit` end, if that needs no look at them.
     end: Option<Pos>,
+    /// Whether all of its bytes belong to it, as its seal says.
+    sealed: bool,
+}
+
+impl Place {
+    /// Whether a batch of a sealed segment belongs elsewhere: another segment's bytes were put there. `after` is where
+    /// it can begin at the earliest.
+    fn is_foreign(&self, seen: Seen, after: Offset) -> bool {
+        self.sealed && (seen.base < after || seen.last >= self.limit)
+    }
 }
 
 /// What of a segment is part of the fetch.
@@ -288,14 +298,15 @@ impl Walk<'_> {
     /// Which bytes of the segment to take, from the batch that holds `next` on. With `first` at least one batch.
     async fn find(
         &mut self,
-        place: Place,
+        mut place: Place,
         next: Offset,
         first: bool,
     ) -> Result<Option<Found>, ReadError> {
-        let end = match place.end {
-            Some(end) => end,
+        let (end, sealed) = match place.end {
+            Some(end) => (end, false),
             None => self.segments.end(place.base).await?,
         };
+        place.sealed = sealed;
         let all = |from: Pos, to: Pos| Found {
             range: Range { base: place.base, from, to },
             next: place.limit,
@@ -344,7 +355,7 @@ impl Walk<'_> {
         };
         // An index is no evidence: if what it points at is no batch at or before the offset, begin at the beginning.
         let mut begin = known.min(end);
-        let mut pos = begin;
+        let (mut pos, mut after) = (begin, place.base);
         while pos < end {
             let seen = self.segments.batch(place.base, (pos, end)).await?;
             if pos == begin && pos > Pos::ZERO && seen.is_none_or(|seen| seen.base > next) {
@@ -355,13 +366,17 @@ impl Walk<'_> {
             let Some(seen) = seen else {
                 return self.indexed(place, pos, (next, end)).await.map(Some);
             };
+            if place.is_foreign(seen, after) {
+                let what = Alteration::Foreign { pos: pos.get() };
+                return Err(ReadError::Altered { segment: place.base, what });
+            }
             if seen.base >= place.limit {
                 return Ok(None);
             }
             if seen.last >= next {
                 return Ok(Some((pos, seen)));
             }
-            pos = seen.end;
+            (pos, after) = (seen.end, seen.last.plus(1));
         }
         Ok(None)
     }
@@ -399,7 +414,9 @@ impl Walk<'_> {
                 return Ok(Some((pos, place.limit)));
             }
             let seen = self.segments.batch(place.base, (pos, end)).await?;
-            let Some(seen) = seen.filter(|seen| seen.base > last) else {
+            let Some(seen) =
+                seen.filter(|seen| seen.base > last && !place.is_foreign(*seen, place.base))
+            else {
                 // Behind it there is damage, or space that holds nothing.
                 return Ok((pos > hop).then_some((pos, last.plus(1))));
             };
@@ -428,11 +445,16 @@ fn place(state: &mut State, id: LogId, (next, bound): (Offset, Mark)) -> Result<
         };
         let base = log.sealed[at].base;
         let following = log.sealed.get(at + 1).map_or(tail_base, |next| next.base);
-        return Ok(Place { base, limit: following.min(bound.offset), end: clip(base, None) });
+        return Ok(Place {
+            base,
+            limit: following.min(bound.offset),
+            end: clip(base, None),
+            sealed: false,
+        });
     }
     let at = log.tail.iter().rposition(|segment| segment.base() <= next).unwrap_or(0);
     let following = log.tail.get(at + 1).map_or(bound.offset, Segment::base);
     let segment = &log.tail[at];
     let (base, end) = (segment.base(), Some(segment.end()));
-    Ok(Place { base, limit: following.min(bound.offset), end: clip(base, end) })
+    Ok(Place { base, limit: following.min(bound.offset), end: clip(base, end), sealed: false })
 }

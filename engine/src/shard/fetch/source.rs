@@ -4,6 +4,7 @@ use crate::error::ReadError;
 use crate::format::batch_header::{BatchHeader, HEADER_BYTES};
 use crate::journal::LogId;
 use crate::limits::{BATCH_BYTES_MAX, HEADER_READ_BYTES};
+use crate::segment::Segment;
 use crate::shard::Context;
 use crate::shard::read::known::know;
 use crate::shard::read::lookup;
@@ -41,12 +42,23 @@ impl<'a> Segments<'a> {
     }
 
     /// One past the segment's last byte; of a file that no shutdown cut to its data, one past the last there can be.
-    pub(super) async fn end(&self, base: Offset) -> Result<Pos, ReadError> {
+    /// And whether a seal says so: then all of it belongs to the segment.
+    pub(super) async fn end(&self, base: Offset) -> Result<(Pos, bool), ReadError> {
         let tail = self.with(|state, id| state.segment(id, base).map(|segment| segment.end()));
         match tail {
-            Some(end) => Ok(end),
-            None => Ok(know(self.cx, self.id, base).await?.end),
+            Some(end) => Ok((end, false)),
+            None => know(self.cx, self.id, base).await.map(|known| (known.end, known.sealed)),
         }
+    }
+
+    /// Where the next segment begins; `None` of the last one.
+    pub(super) fn following(&self, base: Offset) -> Option<Offset> {
+        self.with(|state, id| {
+            let log = state.log(id)?;
+            let sealed = log.sealed.iter().map(|sealed| sealed.base);
+            let mut bases = sealed.chain(log.tail.iter().map(Segment::base));
+            bases.find(|other| *other > base)
+        })
     }
 
     /// Where to begin a scan for `offset`.
