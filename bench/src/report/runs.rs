@@ -158,8 +158,10 @@ fn item(page: &mut String, verdict: &Verdict, texts: &[(usize, String)], several
     }
     let whose = if whose.is_empty() { String::new() } else { whose.join(" ") + " " };
     let (class, word, text) = (verdict.class.name(), verdict.word, escape(&verdict.text));
-    put(page, format_args!("<li class=\"{class}\"><b>{whose}{word}</b> {text}"));
     let rest: Vec<_> = texts.iter().filter(|(_, other)| *other != verdict.text).collect();
+    let first = texts.first().filter(|_| several && !rest.is_empty());
+    let of = first.map_or(String::new(), |(nth, _)| format!("{}: ", Key(*nth).letter()));
+    put(page, format_args!("<li class=\"{class}\"><b>{whose}{word}</b> {of}{text}"));
     // What is wrong is never folded away.
     let open = if verdict.class == Class::Bad { " open" } else { "" };
     if !rest.is_empty() {
