@@ -119,6 +119,7 @@ Examples:
   ringmain-bench report results/*-group results/*-os             several, on common axes
   ringmain-bench report results --out page.html                  all in a directory
   ringmain-bench report results/20260314-092655-host-claims      the page of a run of claims
+  ringmain-bench report results/*-sweep --picture front.svg      and a picture of its own, for a README
 
 The page needs no network. Exit codes: 0 ok, 1 a run is damaged, 2 a directory is no run's or of another schema.";
 

@@ -3,7 +3,7 @@
 //!
 //! `page` is what all pages share; `sheet`, `lines`, `heat` and `bars` draw, `tables` sets; `quick` is the page of
 //! `quick`; `subject` reads a run, and `runs` with its `pictures` is the page of several; `claims` is the page of
-//! `claims`.
+//! `claims`; `front` is a picture that stands alone.
 
 use std::path::Path;
 
@@ -11,6 +11,7 @@ use crate::run::folder::FolderError;
 
 mod bars;
 pub mod claims;
+mod front;
 mod heat;
 mod lines;
 mod page;
@@ -54,6 +55,11 @@ impl Runs {
     /// What could not be read of them.
     pub fn damage(&self) -> Vec<String> {
         self.0.iter().flat_map(|run| run.damage.clone()).collect()
+    }
+
+    /// Throughput against p99.9 as an SVG document of its own; none with fewer than two runs that have both.
+    pub fn picture(&self) -> Option<String> {
+        front::render(&self.0)
     }
 
     /// Their page.

@@ -29,6 +29,9 @@ pub struct Report {
     /// The page [default: ringmain-report-TIME.html in the working directory]
     #[arg(long, value_name = "FILE")]
     pub out: Option<PathBuf>,
+    /// Also one picture that stands alone, for a README: throughput against p99.9, and what nothing beats; an SVG
+    #[arg(long, value_name = "FILE")]
+    pub picture: Option<PathBuf>,
     /// Print one JSON document instead of the page's path (docs/json.md)
     #[arg(long)]
     pub json: bool,
@@ -40,6 +43,7 @@ struct Document {
     schema: u32,
     command: String,
     report: PathBuf,
+    picture: Option<PathBuf>,
     bytes: usize,
     runs: Vec<PathBuf>,
     damage: Vec<String>,
@@ -50,10 +54,18 @@ struct Document {
 /// # Errors
 /// If a directory is no run's, of another schema or damaged, or the page can't be written. Nothing is written then.
 pub fn run(flags: &Report) -> Result<Verdict> {
-    let (page, dirs, damage) = page(&flags.dirs)?;
+    let Made { page, picture, dirs, damage } = make(&flags.dirs)?;
+    if flags.picture.is_some() && picture.is_none() {
+        return Err(usage(
+            "--picture holds runs against each other: give at least two that run or sweep has written, with acks",
+        ));
+    }
     let path =
         flags.out.clone().unwrap_or_else(|| format!("ringmain-report-{}.html", utc_stamp()).into());
     fs::write(&path, &page).with_context(|| format!("cannot write {}", path.display()))?;
+    if let (Some(path), Some(picture)) = (&flags.picture, picture) {
+        fs::write(path, picture).with_context(|| format!("cannot write {}", path.display()))?;
+    }
     for what in &damage {
         eprintln!("ringmain-bench: {what}");
     }
@@ -61,8 +73,10 @@ pub fn run(flags: &Report) -> Result<Verdict> {
     let report = path.canonicalize().unwrap_or(path);
     print(&if flags.json {
         let command = command_line(std::env::args());
+        let picture = flags.picture.clone();
+        let bytes = page.len();
         let document =
-            Document { schema: SCHEMA, command, report, bytes: page.len(), runs: dirs, damage };
+            Document { schema: SCHEMA, command, report, picture, bytes, runs: dirs, damage };
         serde_json::to_string_pretty(&document)? + "\n"
     } else {
         format!("{}\n", report.display())
@@ -70,16 +84,32 @@ pub fn run(flags: &Report) -> Result<Verdict> {
     Ok(if failed { Verdict::Failed } else { Verdict::Passed })
 }
 
-/// The page of these directories, what is on it, and what could not be read: one of `claims` alone, or runs.
-fn page(named: &[PathBuf]) -> Result<(String, Vec<PathBuf>, Vec<String>)> {
+/// What is made of directories.
+struct Made {
+    page: String,
+    /// Runs held against each other, if there are some.
+    picture: Option<String>,
+    /// What is on the page.
+    dirs: Vec<PathBuf>,
+    /// What could not be read.
+    damage: Vec<String>,
+}
+
+/// All that can be made of these directories: one of `claims` alone, or runs.
+fn make(named: &[PathBuf]) -> Result<Made> {
     if let [dir] = named
         && let Some(claims) = claims::read(dir)?
     {
-        return Ok((report::claims::render(&claims), named.to_vec(), Vec::new()));
+        return Ok(Made {
+            page: report::claims::render(&claims),
+            picture: None,
+            dirs: named.to_vec(),
+            damage: Vec::new(),
+        });
     }
     let dirs = runs_in(named)?;
     let runs = read(&dirs)?;
-    Ok((runs.render(), dirs, runs.damage()))
+    Ok(Made { page: runs.render(), picture: runs.picture(), dirs, damage: runs.damage() })
 }
 
 /// The runs' directories: those that are named, and those in the named ones that are none themselves.

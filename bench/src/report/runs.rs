@@ -56,10 +56,18 @@ pub(super) fn label(nth: usize, runs: &[Subject]) -> String {
 
 /// The values of the settings in which runs differ.
 fn apart(nth: usize, runs: &[Subject]) -> String {
-    let settings = runs[nth].settings();
-    let names = differing(runs);
-    let told = names.iter().map(|name| format!("{name} {}", plain(settings.get(name))));
+    let told = settings_apart(nth, runs).into_iter().map(|(name, value)| format!("{name} {value}"));
     told.collect::<Vec<_>>().join(", ")
+}
+
+/// The settings in which runs differ, with this one's values.
+pub(super) fn settings_apart(nth: usize, runs: &[Subject]) -> Vec<(String, String)> {
+    let settings = runs[nth].settings();
+    let told = |name: String| {
+        let value = plain(settings.get(&name));
+        (name, value)
+    };
+    differing(runs).into_iter().map(told).collect()
 }
 
 /// The settings in which runs differ.

@@ -123,6 +123,11 @@ impl Sheet {
                 self.y(0.0)
             ),
         );
+        self.grid(text, frame);
+    }
+
+    /// Draws the axes alone, into a drawing that is open.
+    pub(super) fn grid(&self, text: &mut String, frame: &Frame) {
         self.grid_up(text, frame.y);
         self.grid_across(text, frame.x);
     }

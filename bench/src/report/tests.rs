@@ -178,6 +178,44 @@ fn what_sets_runs_apart_is_what_they_are_called() {
 }
 
 #[test]
+fn a_picture_of_its_own_shows_each_run_and_joins_what_nothing_with_its_ack_beats() {
+    let scratch = Scratch::new("report-picture");
+    // Records a second and p99.9: durable ones of which the last is beaten in both, and one that is acked when written.
+    let figures =
+        [(1, 1000.0, 400.0), (10, 9000.0, 900.0), (20, 800.0, 5000.0), (30, 50_000.0, 90.0)];
+    let dirs = [0, 1, 2, 3].map(|nth| {
+        write(&scratch, nth, |document| {
+            let (batch_records, records_per_s, p999) = figures[nth as usize];
+            let flush = if nth == 3 { "os" } else { "group" }.parse().expect("a policy");
+            document.workload = Workload { batch_records, flush, ..Workload::default() };
+            document.result.target_records_per_s = None;
+            document.result.target_rate_met = None;
+            document.result.records_per_s = records_per_s;
+            document.result.latency_us.p999 = p999;
+            document.result.interval.records_per_s = None;
+        })
+    });
+    let runs = |dirs: &[PathBuf]| {
+        Runs::new(dirs.iter().map(|dir| Run::read(dir).expect("readable")).collect())
+    };
+    let picture = runs(&dirs).picture().expect("four runs");
+    let front = picture.split("<path class=\"edge k0 d0\" d=\"").nth(1).expect("a front");
+    let front = front.split('"').next().expect("its points");
+    assert_eq!(front.matches('L').count(), 1, "two of the three durable ones: {front}");
+    assert!(!picture.contains("edge k1"), "one alone is joined with nothing");
+    for label in ["1", "10", "20", "30"] {
+        assert!(picture.contains(&format!(">{label}</text>")), "{label}: {picture}");
+    }
+    assert!(picture.contains("labels: batch-records)"), "{picture}");
+    let links = picture.replace("http://www.w3.org/2000/svg", "");
+    for word in ["http", "@import", "url(", "href", "<script"] {
+        assert!(!links.contains(word), "{word}");
+    }
+    assert!(picture.contains("@media (prefers-color-scheme: dark)"));
+    assert!(runs(&dirs[..1]).picture().is_none(), "one run is held against nothing");
+}
+
+#[test]
 fn another_machine_a_loss_a_stop_and_a_thin_percentile_are_said() {
     let scratch = Scratch::new("report-said");
     let lost = write(&scratch, 0, |document| document.verify.tally.lost = 2);
