@@ -43,14 +43,10 @@ pub(super) fn render(runs: &[Subject]) -> Option<String> {
     if drawn().count() < 2 {
         return None;
     }
-    let around = |of: fn(&Point<'_>) -> f64| {
-        let least = drawn().map(of).fold(f64::INFINITY, f64::min);
-        Axis::log(least, drawn().map(of).fold(0.0, f64::max))
-    };
-    let frame = Frame {
-        x: (around(|point| point.p999_us * 1000.0), Unit::Latency),
-        y: (around(|point| point.records_per_s), Unit::Rate),
-    };
+    let latencies: Vec<f64> = drawn().map(|point| point.p999_us * 1000.0).collect();
+    let rates: Vec<f64> =
+        drawn().flat_map(|point| repeats(point).chain([point.records_per_s])).collect();
+    let frame = Frame { x: (around(&latencies), Unit::Latency), y: (around(&rates), Unit::Rate) };
     let height = HEAD + SHEET.height + (groups.len() + 4) as f64 * LINE;
     let mut text = format!(
         "<svg xmlns=\"http://www.w3.org/2000/svg\" viewBox=\"0 0 {0} {height}\" width=\"{0}\" height=\"{height}\" \
@@ -98,6 +94,22 @@ fn cell(nth: usize, runs: &[Subject]) -> Cell {
 
 fn is_drawn(point: &Point<'_>) -> bool {
     point.records_per_s > 0.0 && point.p999_us > 0.0
+}
+
+/// The rates of a run's repeats in which something was acked.
+fn repeats(point: &Point<'_>) -> impl Iterator<Item = f64> {
+    point
+        .document
+        .result
+        .repeats
+        .iter()
+        .map(|repeat| repeat.records_per_s)
+        .filter(|rate| *rate > 0.0)
+}
+
+fn around(values: &[f64]) -> Axis {
+    let least = values.iter().copied().fold(f64::INFINITY, f64::min);
+    Axis::log(least, values.iter().copied().fold(0.0, f64::max))
 }
 
 fn place(frame: &Frame, point: &Point<'_>) -> (f64, f64) {
@@ -169,9 +181,9 @@ fn edge(text: &mut String, frame: &Frame, nth: usize, group: &Group<'_>) {
 fn mark(text: &mut String, frame: &Frame, nth: usize, point: &Point<'_>) {
     let (x, y) = place(frame, point);
     let colour = nth % COLOURS;
-    let rates = || point.document.result.repeats.iter().map(|repeat| repeat.records_per_s);
-    let [low, high] = [rates().fold(f64::INFINITY, f64::min), rates().fold(0.0, f64::max)];
-    if 0.0 < low && low < high {
+    let low = repeats(point).fold(f64::INFINITY, f64::min);
+    let high = repeats(point).fold(0.0, f64::max);
+    if low < high {
         let [low, high] = [low, high].map(|rate| SHEET.y(frame.y.0.share(rate)));
         put(
             text,
@@ -228,15 +240,16 @@ fn legend(text: &mut String, groups: &[Group<'_>]) {
         put(
             text,
             format_args!(
-                "<path class=\"mark k{colour} f{colour}\" d=\"{}\"/><text class=\"name\" x=\"{}\" y=\"{y}\">{}</text>\n",
+                "<path class=\"mark k{colour} f{colour}\" d=\"{}\"/>\
+                 <text class=\"name\" x=\"{}\" y=\"{y}\">{}</text>\n",
                 shape(nth, MARGIN + MARK, y - 4.0),
                 MARGIN + 20.0,
                 escape(&what)
             ),
         );
     }
-    let how = "A line joins what nothing of its colour beats in both; an upright one goes from the slowest repeat to the \
-               fastest.";
+    let how = "A line joins what nothing of its colour beats in both; an upright one goes from the slowest repeat to \
+               the fastest.";
     line(text, "", y + LINE, how);
     if groups.iter().flat_map(|group| &group.points).any(is_hollow) {
         let why =
