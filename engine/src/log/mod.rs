@@ -26,7 +26,7 @@ pub(crate) mod keep;
 pub(crate) mod plan;
 mod sealed;
 
-pub(crate) use sealed::{Derived, Sealed};
+pub(crate) use sealed::{Derived, Sealed, begun_by};
 
 use history::Cuts;
 
@@ -332,7 +332,10 @@ impl Log {
 
     /// A sealed segment, and the base offset of the one behind it.
     pub(crate) fn sealed_at(&mut self, base: Offset) -> Option<(&mut Sealed, Offset)> {
-        let at = self.sealed.binary_search_by_key(&base, |sealed| sealed.base).ok()?;
+        let at = begun_by(&self.sealed, base).checked_sub(1)?;
+        if self.sealed[at].base != base {
+            return None;
+        }
         let following = self.sealed.get(at + 1).map_or(self.tail[0].base(), |next| next.base);
         Some((&mut self.sealed[at], following))
     }

@@ -10,7 +10,7 @@ use crate::error::{Alteration, ReadError};
 use crate::journal::LogId;
 use crate::limits::FETCH_BYTES_MAX;
 use crate::log::history::{epoch_end, epoch_of};
-use crate::log::{Access, Log, Mark};
+use crate::log::{Access, Log, Mark, begun_by};
 use crate::segment::Segment;
 use crate::shard::Context;
 use crate::shard::keep::Glance;
@@ -438,7 +438,7 @@ fn place(state: &mut State, id: LogId, (next, bound): (Offset, Mark)) -> Result<
     let clip =
         |base: Offset, end: Option<Pos>| if base == bound.segment { Some(bound.pos) } else { end };
     if next < tail_base {
-        let at = log.sealed.partition_point(|sealed| sealed.base <= next);
+        let at = begun_by(&log.sealed, next);
         let Some(at) = at.checked_sub(1) else {
             let (start, end) = (marks.log_start, marks.dirty);
             return Err(ReadError::OutOfRange { asked: next, start, end });

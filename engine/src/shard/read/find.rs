@@ -8,7 +8,7 @@ use crate::error::ReadError;
 use crate::journal::LogId;
 use crate::limits::{LOOKUP_READ_BYTES_MAX, SEALS_IN_FLIGHT};
 use crate::local::join_bounded;
-use crate::log::{Derived, Sealed};
+use crate::log::{Derived, Sealed, begun_by};
 use crate::segment::Segment;
 use crate::shard::Context;
 use crate::shard::keep::Glance;
@@ -199,7 +199,7 @@ fn candidate(
     if from >= bound(marks, isolation) {
         return Ok(Candidate::None);
     }
-    let first = log.sealed.partition_point(|sealed| sealed.base <= from).saturating_sub(1);
+    let first = begun_by(&log.sealed, from).saturating_sub(1);
     let sealed = &log.sealed[first..];
     let old = |sealed: &Sealed| sealed.max_timestamp.is_some_and(|max| max < timestamp);
     let in_sealed = from < log.tail[0].base();

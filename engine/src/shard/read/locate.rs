@@ -2,6 +2,7 @@
 
 use crate::error::ReadError;
 use crate::journal::LogId;
+use crate::log::begun_by;
 use crate::segment::Segment;
 use crate::shard::Context;
 use crate::shard::lookup_cache::{Extent, Memo, Part, Stamp};
@@ -71,7 +72,7 @@ pub(crate) fn locate(
     let stamp = cx.files.lookups().stamp();
     let tail_base = log.tail[0].base();
     if offset < tail_base {
-        let at = log.sealed.partition_point(|sealed| sealed.base <= offset);
+        let at = begun_by(&log.sealed, offset);
         let Some(at) = at.checked_sub(1) else { return Err(out_of_range) };
         let sealed = log.sealed[at];
         let next = log.sealed.get(at + 1).map_or(tail_base, |next| next.base);
