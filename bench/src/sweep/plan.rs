@@ -100,12 +100,7 @@ impl Plan {
             let settings: Vec<Setting> =
                 all.iter().filter(|(name, _)| varied.contains(name)).cloned().collect();
             let flags = flags_of(&all)?;
-            if flags.kills.is_some_and(|kills| kills > 0) {
-                return Err(usage(
-                    "--kills is for `run`: a sweep measures, and reads back what was acked",
-                ));
-            }
-            // A kill shows of one workload what it would show of all.
+            // A kill shows of one workload what it would show of all: that is `run`'s.
             match (Flags { kills: Some(0), ..flags }).resolve() {
                 Err(error) => refused.push(Refused { settings, reason: error.to_string() }),
                 Ok(workload) => {
