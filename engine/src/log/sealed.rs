@@ -59,9 +59,9 @@ impl Sealed {
     }
 }
 
-/// How many of `sealed`, which are in order, begin at or before `offset`. Looks first where the segment would lie if all
-/// had as many records, and outwards from there: a log's segments are much alike, and each step of a plain binary
-/// search among thousands waits for a line of memory that no cache holds.
+/// How many of `sealed`, which are in order, begin at or before `offset`. Looks first where the segment would lie if
+/// all had as many records, and outwards from there: a log's segments are much alike, and each step of a plain binary
+/// search among thousands waits for memory that no cache holds.
 pub(crate) fn begun_by(sealed: &[Sealed], offset: Offset) -> usize {
     let (Some(first), Some(last)) = (sealed.first(), sealed.last()) else { return 0 };
     if offset < first.base {
