@@ -3,7 +3,8 @@
 use crate::device::{Direction, Job, SPLITS};
 use crate::finds::{self, Key};
 use crate::outcome::Kind;
-use crate::reads::{self, Way};
+use crate::reads::Way;
+use crate::senders;
 use crate::{crash, rawread};
 
 /// Slices of each arm. Figures are medians over them, so three is the least.
@@ -143,7 +144,7 @@ impl Row {
 
     const fn read(name: &'static str, way: Way, beside: Beside) -> Self {
         let arm = Arm::Read(way);
-        let step = reads::STEP_BYTES as u64;
+        let step = senders::STEP_BYTES as u64;
         Self { arm, policy: None, beside, ..Self::engine(name, step, 1, 1) }
     }
 

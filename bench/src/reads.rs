@@ -3,9 +3,7 @@
 
 use std::fs::File;
 use std::io::{self, Read, Write};
-use std::net::{SocketAddr, TcpListener, TcpStream};
-use std::os::fd::AsRawFd;
-use std::os::unix::fs::FileExt;
+use std::net::{SocketAddr, TcpStream};
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::mpsc::{Sender, channel};
@@ -23,6 +21,7 @@ use crate::cores::{Cores, Pinned};
 use crate::finds::{self, Finds, Key};
 use crate::payload::Payload;
 use crate::sample::Sample;
+use crate::senders::{self, Kind, STEP_BYTES};
 use crate::site::Site;
 
 /// Bytes of a sealed log that is read.
@@ -39,12 +38,6 @@ const ASKED_BYTES: u64 = 4 << 20;
 
 /// Requests in flight, so that the sender always has one.
 const ASKED_AHEAD: usize = 6;
-
-/// Bytes that a bare loop hands to the kernel at once, and that a receiver takes.
-pub const STEP_BYTES: usize = 512 << 10;
-
-/// Bytes of a bare loop's `pread`: they stay in the core's cache.
-const COPY_BYTES: usize = 64 << 10;
 
 /// How a slice reads, or looks for what it would read.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -289,84 +282,25 @@ impl Reads {
                 let _pinned = Pinned::to(self.cores.disk);
                 finds::bare(&self.file, times)
             }
-            Way::Sendfile | Way::Copy => self.bare(way, times),
+            Way::Sendfile => self.bare(senders::Way::Sendfile, times),
+            Way::Copy => self.bare(senders::Way::Read, times),
         }
     }
 
-    fn bare(&self, way: Way, (warm_up, measured): (Duration, Duration)) -> Result<Sample> {
-        let listener = TcpListener::bind("127.0.0.1:0")?;
-        let mut ours = TcpStream::connect(listener.local_addr()?)?;
-        let (theirs, _) = listener.accept()?;
-        unpaced(&theirs);
+    fn bare(&self, by: senders::Way, times: (Duration, Duration)) -> Result<Sample> {
+        let (ours, theirs) = senders::pair(Kind::Tcp).context("cannot connect")?;
+        // As the engine's: the limit is that of the same socket.
+        senders::unpaced(&theirs);
         let file = File::open(&self.file)?;
         let core = self.cores.disk;
         let sender = thread::spawn(move || {
             let _pinned = Pinned::to(core);
-            send_over_and_over(&file, &theirs, way)
+            senders::send_over_and_over(&file, &theirs, by)
         });
-        let mut buffer = vec![0; STEP_BYTES];
-        let mut sample = Sample::empty(measured);
-        let (begin, mut step, mut since) = (Instant::now(), 0, Instant::now());
-        loop {
-            step += ours.read(&mut buffer)?;
-            let now = Instant::now();
-            if now - begin >= warm_up + measured {
-                break;
-            }
-            if step < STEP_BYTES {
-                continue;
-            }
-            if now - begin >= warm_up {
-                sample.latencies.record((now - since).as_nanos() as u64);
-                sample.records += 1;
-                sample.bytes += step as u64;
-            }
-            (step, since) = (0, now);
-        }
-        drop(ours);
+        let received = senders::receive(ours, times);
         match sender.join() {
-            Ok(ended) => ended.map(|()| sample).context("the bare loop failed"),
+            Ok(ended) => ended.map(drop).context("the bare loop failed").and(received),
             Err(panic) => std::panic::resume_unwind(panic),
         }
     }
-}
-
-/// Leaves pacing out, as the engine does within one machine: the limit is that of the same socket.
-fn unpaced(socket: &TcpStream) {
-    let name = b"reno";
-    let bytes = name.len() as libc::socklen_t;
-    let (fd, level, option) = (socket.as_raw_fd(), libc::IPPROTO_TCP, libc::TCP_CONGESTION);
-    // SAFETY: the name is alive across the call, which copies it. A kernel that refuses leaves its own.
-    let _its_own = unsafe { libc::setsockopt(fd, level, option, name.as_ptr().cast(), bytes) };
-}
-
-/// Sends the file from its beginning to its end, again and again, until the receiver is gone.
-fn send_over_and_over(file: &File, to: &TcpStream, way: Way) -> io::Result<()> {
-    let len = file.metadata()?.len();
-    let mut buffer = vec![0; COPY_BYTES];
-    let mut pos = 0;
-    loop {
-        let sent = if way == Way::Sendfile {
-            sendfile(file, to, pos, STEP_BYTES.min((len - pos) as usize))
-        } else {
-            let count = file.read_at(&mut buffer, pos)?;
-            let mut to = to;
-            to.write_all(&buffer[..count]).map(|()| count)
-        };
-        match sent {
-            Ok(count) => pos = (pos + count as u64) % len,
-            Err(error) => match error.kind() {
-                io::ErrorKind::BrokenPipe | io::ErrorKind::ConnectionReset => return Ok(()),
-                io::ErrorKind::Interrupted => {}
-                _ => return Err(error),
-            },
-        }
-    }
-}
-
-fn sendfile(file: &File, to: &TcpStream, pos: u64, len: usize) -> io::Result<usize> {
-    let mut pos = pos as libc::off_t;
-    // SAFETY: both descriptors are open across the call, and `pos` is a place for a position.
-    let sent = unsafe { libc::sendfile(to.as_raw_fd(), file.as_raw_fd(), &raw mut pos, len) };
-    if sent < 0 { Err(io::Error::last_os_error()) } else { Ok(sent as usize) }
 }

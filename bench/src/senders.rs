@@ -1,16 +1,19 @@
 //! Ways of a file's bytes to a socket, each as its own experts write it: one thread, from the page cache, endlessly.
 
 use std::fs::File;
-use std::io::{self, Write};
+use std::io::{self, Read, Write};
 use std::mem::zeroed;
 use std::net::{TcpListener, TcpStream};
 use std::os::fd::{AsRawFd, FromRawFd, OwnedFd};
 use std::os::unix::fs::FileExt;
 use std::os::unix::net::UnixStream;
 use std::ptr::NonNull;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
+use anyhow::{Context, Result};
 use io_uring::{IoUring, cqueue, opcode, types};
+
+use crate::sample::Sample;
 
 /// Bytes handed to the kernel at once.
 pub const STEP_BYTES: usize = 512 << 10;
@@ -111,6 +114,43 @@ pub fn send_over_and_over(file: &File, to: &File, way: Way) -> io::Result<Sent> 
     sent.cpu = thread_time().saturating_sub(begin);
     sent.copied = sender.copied;
     Ok(sent)
+}
+
+/// Takes bytes and throws them away; of the time that is given the first part does not count. Ending drops `from`, which
+/// ends the sender.
+///
+/// # Errors
+/// If the sender has gone.
+pub fn receive(mut from: File, (warm_up, measured): (Duration, Duration)) -> Result<Sample> {
+    let mut sample = Sample::empty(measured);
+    let mut buffer = vec![0; STEP_BYTES];
+    let begin = Instant::now();
+    let (mut step, mut since) = (0, begin);
+    loop {
+        step += from.read(&mut buffer).context("the sender has gone")?;
+        let now = Instant::now();
+        if now - begin >= warm_up + measured {
+            return Ok(sample);
+        }
+        if step < STEP_BYTES {
+            continue;
+        }
+        if now - begin >= warm_up {
+            sample.latencies.record((now - since).as_nanos() as u64);
+            sample.records += 1;
+            sample.bytes += step as u64;
+        }
+        (step, since) = (0, now);
+    }
+}
+
+/// Leaves pacing out, as the engine does for connections within one machine.
+pub fn unpaced(socket: &File) {
+    let name = b"reno";
+    let bytes = name.len() as libc::socklen_t;
+    let (fd, level, option) = (socket.as_raw_fd(), libc::IPPROTO_TCP, libc::TCP_CONGESTION);
+    // SAFETY: the name is alive across the call, which copies it. A kernel that refuses leaves its own.
+    let _its_own = unsafe { libc::setsockopt(fd, level, option, name.as_ptr().cast(), bytes) };
 }
 
 /// Whether the way exists here, tried with a few bytes.

@@ -1,10 +1,10 @@
 //! Ways of a log's bytes from the page cache to a socket.
 
 use std::fs::File;
-use std::io::{Read, Write};
+use std::io::Write;
 use std::path::{Path, PathBuf};
 use std::thread;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use anyhow::{Context, Result};
 
@@ -12,8 +12,7 @@ use super::claim::{Arm, Claim, Guard, Meter, Ready, Slice, Stage};
 use super::rule::{Bound, Figure, Rule, Unit};
 use crate::cores::{Cores, Pinned};
 use crate::payload::Payload;
-use crate::sample::Sample;
-use crate::senders::{Kind, STEP_BYTES, Sent, Way, pair, send_over_and_over, trial};
+use crate::senders::{Kind, STEP_BYTES, Sent, Way, pair, receive, send_over_and_over, trial};
 
 /// Bytes of the file: more than the last cache before memory holds, so that each byte is fetched from memory.
 const FILE_BYTES: usize = 96 << 20;
@@ -217,7 +216,8 @@ impl Sending {
         })?;
         let slice = {
             let _pinned = Pinned::to(self.cores.clients);
-            self.meter.around(|| receive(ours, time))
+            let warm_up = time.mul_f64(WARM_UP);
+            self.meter.around(|| receive(ours, (warm_up, time.saturating_sub(warm_up))))
         };
         let sent = sender.join().map_err(|_| anyhow::anyhow!("the sender panicked"))?;
         let Sent { bytes, cpu, copied } = sent.context("cannot send")?;
@@ -227,30 +227,5 @@ impl Sending {
             (_, 0) => slice,
             (copied, all) => slice.with(COPIED, copied as f64 / all as f64),
         })
-    }
-}
-
-/// Takes bytes and throws them away; the first part of the time does not count. Dropping `from` ends the sender.
-fn receive(mut from: File, time: Duration) -> Result<Sample> {
-    let warm_up = time.mul_f64(WARM_UP);
-    let mut sample = Sample::empty(time.saturating_sub(warm_up));
-    let mut buffer = vec![0; STEP_BYTES];
-    let begin = Instant::now();
-    let (mut step, mut since) = (0, begin);
-    loop {
-        step += from.read(&mut buffer).context("the sender has gone")?;
-        let now = Instant::now();
-        if now - begin >= time {
-            return Ok(sample);
-        }
-        if step < STEP_BYTES {
-            continue;
-        }
-        if now - begin >= warm_up {
-            sample.latencies.record((now - since).as_nanos() as u64);
-            sample.records += 1;
-            sample.bytes += step as u64;
-        }
-        (step, since) = (0, now);
     }
 }
