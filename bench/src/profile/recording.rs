@@ -182,6 +182,7 @@ fn wait(place: &Place, run: &mut Child, perf: &mut Child) -> Result<process::Exi
             // SAFETY: the number is that of a child that was not waited for yet, so nobody else has it.
             unsafe { libc::kill(run.id() as libc::pid_t, libc::SIGINT) };
         }
+        // Two children and Ctrl-C at once: there is no waiting for whichever comes first.
         thread::sleep(LOOK);
     }
 }
