@@ -34,8 +34,7 @@ Examples:
 Every flag of `run` takes a list with commas, or is given several times; every combination is a cell. Cells take turns:
 each is measured once in a round, --repeats are the rounds, and each round has an order of its own. A cell's directory
 is one of `run`: `report` and `compare` take it. Records a second are held against p99.9 among cells whose ack means the
-same; a recommendation is never a silent choice of an ack that means less. Each repeat is read back; nothing is killed,
-whatever --kills says: that is `run`'s.
+same; a recommendation is never a silent choice of an ack that means less. Each repeat is read back; kills are `run`'s.
 
 Exit codes: 0 ok, 1 a cell failed or lost what was acked, 2 a wrong flag, value or path, 130 interrupted.";
 

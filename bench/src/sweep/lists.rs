@@ -18,9 +18,13 @@ pub type Setting = (String, String);
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Lists(Vec<(String, Vec<String>)>);
 
-/// The flags of `run`.
+/// What `run` does alone: a kill shows of one workload what it would show of all.
+const KILLS: &str = "kills";
+
+/// The flags of `run` that a sweep has too.
 fn flags() -> Vec<Arg> {
-    Flags::augment_args(Command::new("run")).get_arguments().cloned().collect()
+    let all = Flags::augment_args(Command::new("run"));
+    all.get_arguments().filter(|arg| arg.get_long() != Some(KILLS)).cloned().collect()
 }
 
 /// The same flag for a list.
@@ -82,7 +86,8 @@ impl FromArgMatches for Lists {
 }
 
 impl Lists {
-    /// The lists of a workload file: each key holds a value or an array of them.
+    /// The lists of a workload file: each key holds a value or an array of them. `kills`, which every file that `run`
+    /// wrote has, is passed over.
     ///
     /// # Errors
     /// A usage error if it can't be read, is no TOML, or holds a key or a value that is none.
@@ -97,7 +102,7 @@ impl Lists {
         let table: toml::Table = toml::from_str(text).map_err(|e| e.to_string())?;
         Flags::check_keys(&table)?;
         let mut lists = Self::default();
-        for name in Flags::names() {
+        for name in Flags::names().into_iter().filter(|name| name != KILLS) {
             let Some(value) = table.get(&name) else { continue };
             let values = match value {
                 toml::Value::Array(values) => values.iter().map(|v| plain(&name, v)).collect(),
@@ -210,6 +215,13 @@ mod tests {
         }
         let told = lists("repeats = [1, 2]").count().expect_err("twice").to_string();
         assert!(told.contains("--repeats 1,2"), "{told}");
+    }
+
+    #[test]
+    fn kills_are_no_flag_and_are_passed_over_in_a_file_of_run() {
+        let command = Lists::augment_args(Command::new("sweep"));
+        assert!(command.try_get_matches_from(["sweep", "--kills", "1"]).is_err());
+        assert_eq!(lists("kills = 1\nseconds = 2"), lists("seconds = 2"));
     }
 
     #[test]

@@ -99,9 +99,7 @@ impl Plan {
         for all in lists.combinations() {
             let settings: Vec<Setting> =
                 all.iter().filter(|(name, _)| varied.contains(name)).cloned().collect();
-            let flags = flags_of(&all)?;
-            // A kill shows of one workload what it would show of all: that is `run`'s.
-            match (Flags { kills: Some(0), ..flags }).resolve() {
+            match (Flags { kills: Some(0), ..flags_of(&all)? }).resolve() {
                 Err(error) => refused.push(Refused { settings, reason: error.to_string() }),
                 Ok(workload) => {
                     let twin = cells.iter().find(|cell| cell.workload == workload);
