@@ -116,8 +116,8 @@ pub fn send_over_and_over(file: &File, to: &File, way: Way) -> io::Result<Sent> 
     Ok(sent)
 }
 
-/// Takes bytes and throws them away; of the time that is given the first part does not count. Ending drops `from`, which
-/// ends the sender.
+/// Takes bytes and throws them away; of the time that is given the first part does not count. Ending drops `from`,
+/// which ends the sender.
 ///
 /// # Errors
 /// If the sender has gone.
