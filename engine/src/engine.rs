@@ -25,7 +25,7 @@ use crate::serve::{Home, Homes};
 use crate::shard::points::Points;
 use crate::shard::state::Settings;
 use crate::shard::{attach, delete, driver, scrub, thread};
-use crate::stats::ShardStats;
+use crate::stats::{DiskTimes, ShardStats};
 use crate::types::{Incarnation, PartitionName, Prepare, WriteMode};
 
 mod serve;
@@ -307,6 +307,14 @@ impl Engine {
     pub fn stats(&self) -> Vec<ShardStats> {
         let replies: Vec<_> =
             self.workers.iter().map(|worker| worker.remote.call(thread::stats)).collect();
+        replies.into_iter().map(|reply| reply.wait().unwrap_or_default()).collect()
+    }
+
+    /// How long the writes and flushes took that acks wait for, of each shard.
+    #[must_use]
+    pub fn disk_times(&self) -> Vec<DiskTimes> {
+        let replies: Vec<_> =
+            self.workers.iter().map(|worker| worker.remote.call(thread::disk_times)).collect();
         replies.into_iter().map(|reply| reply.wait().unwrap_or_default()).collect()
     }
 

@@ -55,7 +55,7 @@ pub use recovery::{Cut, Damage, JournalDamage, RecoveryReport};
 pub use repair::{RepairError, Repaired, repair};
 pub use shard::fetch::{Fetch, Fetched, ReadMark};
 pub use shard::inbox::{AppendFuture, Appended};
-pub use stats::{Keeping, ShardStats};
+pub use stats::{DiskTimes, Durations, Keeping, ShardStats};
 pub use stream::{
     AfterDamage, LocalRecords, Record, Records, RecordsBlocking, StreamError, StreamOptions,
 };

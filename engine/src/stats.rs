@@ -4,6 +4,10 @@ use crate::error::Fault;
 use crate::ring::RingStats;
 use crate::types::{Offset, Retention};
 
+mod durations;
+
+pub use durations::Durations;
+
 /// Counts of one shard since it was opened.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct ShardStats {
@@ -77,6 +81,20 @@ impl ShardStats {
         let written = self.journal_bytes + self.segment_bytes;
         (self.batch_bytes > 0).then(|| written as f64 / self.batch_bytes as f64)
     }
+}
+
+/// How long the operations took that acks of one shard waited for, since it was opened: an operation each, however many
+/// appends share it, from the moment the ring had it until it ended. Operations that failed, and what no ack waits
+/// for, such as the writes of a checkpoint, are not in it.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct DiskTimes {
+    /// Writes that were not durable when they ended.
+    pub writes: Durations,
+    /// Flushes behind such writes, by `fdatasync`: [`Durability::Fdatasync`](crate::types::Durability::Fdatasync).
+    pub flushes: Durations,
+    /// Durable writes, in which write and flush are one operation:
+    /// [`Durability::Dsync`](crate::types::Durability::Dsync).
+    pub durable_writes: Durations,
 }
 
 /// What keeps a log as its retention says, and how that goes.

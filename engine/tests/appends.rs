@@ -1,9 +1,9 @@
 //! What is appended is read back: whole, in order, at the offsets of the ack.
 
-use ringmain::Engine;
 use ringmain::batch::batches;
 use ringmain::error::{AppendError, Outcome, ReadError};
-use ringmain::types::{FlushPolicy, Isolation, Offset};
+use ringmain::types::{Durability, FlushPolicy, Isolation, Offset};
+use ringmain::{Config, DiskTimes, Durations, Engine};
 
 use crate::support::{batch, everywhere, id_of, ids, read_all, value};
 
@@ -169,5 +169,47 @@ fn an_acks_buffer_is_the_batchs_memory_back() {
         assert_eq!(records.len(), 1);
         assert_eq!(id_of(&records[0].1), 1);
         assert_eq!(records[0].1, value(1, 5000));
+    });
+}
+
+#[test]
+fn what_acks_wait_for_is_timed_operation_by_operation() {
+    everywhere("times", |config| {
+        for durability in [Durability::Fdatasync, Durability::Dsync] {
+            let dir = config.dir.join(format!("{durability:?}"));
+            std::fs::create_dir_all(&config.dir).unwrap();
+            let engine =
+                Engine::open(Config { dir, durability: Some(durability), ..config.clone() });
+            let engine = engine.unwrap();
+            let log = engine.log("orders", 0).unwrap();
+            // Small ones go by the journal, large ones straight to the segment.
+            for n in 0..20 {
+                log.append_blocking(batch([n], 100)).unwrap();
+            }
+            log.append_blocking(batch(0..9, 90_000)).unwrap();
+            let times = engine.disk_times();
+            let stats = engine.stats();
+            let begun: u64 = stats.iter().map(|s| s.groups + s.direct_writes).sum();
+            let sum = |of: fn(&DiskTimes) -> &Durations| -> u64 {
+                times.iter().map(|times| of(times).count()).sum()
+            };
+            let counts = (sum(|t| &t.writes), sum(|t| &t.flushes), sum(|t| &t.durable_writes));
+            let ended = match durability {
+                Durability::Fdatasync => {
+                    assert!(counts.2 == 0 && counts.0 >= counts.1, "{counts:?}");
+                    counts.1
+                }
+                Durability::Dsync => {
+                    assert_eq!((counts.0, counts.1), (0, 0));
+                    counts.2
+                }
+            };
+            assert!((21..=begun).contains(&ended), "{counts:?} of {begun}");
+            log.set_flush_policy_blocking(FlushPolicy::Os).unwrap();
+            log.append_blocking(batch(0..9, 90_000)).unwrap();
+            let written: u64 = engine.disk_times().iter().map(|t| t.writes.count()).sum();
+            assert!(written > counts.0, "an ack of `os` waits for its write");
+            engine.abandon();
+        }
     });
 }

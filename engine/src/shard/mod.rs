@@ -48,6 +48,7 @@ pub(crate) mod scrub;
 pub(crate) mod seal;
 pub(crate) mod shield;
 pub(crate) mod state;
+mod stopwatch;
 mod swap;
 pub(crate) mod thread;
 pub(crate) mod truncate;
@@ -237,8 +238,10 @@ impl<R: Ring, C: Clock> Shard<R, C> {
 
     fn push(&mut self) {
         let mut state = self.cx.state.borrow_mut();
+        let now = if state.ops.is_empty() { 0 } else { self.clock.monotonic_ns() };
         while self.ring.in_flight() < self.ring.capacity() {
             let Some((token, op)) = state.ops.pop_front() else { break };
+            state.watch.begin(Token::decode(token), now);
             self.ring.push(token, op);
         }
         // Procedures leave room for appends.
@@ -252,12 +255,15 @@ impl<R: Ring, C: Clock> Shard<R, C> {
 
     fn reap(&mut self) {
         net::reap(&mut self.ring, &self.cx.net);
+        let Some(first) = self.ring.pop() else { return };
+        let now = self.clock.monotonic_ns();
+        self.complete(first, now);
         while let Some(completion) = self.ring.pop() {
-            self.complete(completion);
+            self.complete(completion, now);
         }
     }
 
-    fn complete(&mut self, completion: Completion) {
+    fn complete(&mut self, completion: Completion, now_ns: u64) {
         let Completion { token, result } = completion;
         let token = Token::decode(token);
         if let Token::Procedure(number) = token {
@@ -267,6 +273,9 @@ impl<R: Ring, C: Clock> Shard<R, C> {
         let fault = |operation| result.as_ref().err().map(|e| Fault::new(operation, e));
         let mut state = self.cx.state.borrow_mut();
         let by_fdatasync = state.settings.durability == Durability::Fdatasync;
+        if result.is_ok() {
+            state.time(token, now_ns);
+        }
         match token {
             Token::Segment(slot) => {
                 let write = state.writes.get(slot);

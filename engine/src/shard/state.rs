@@ -28,6 +28,7 @@ use super::Context;
 use super::fetch::waiters::Waiters;
 use super::groups::{Chosen, Forced};
 use super::inbox::{Arrivals, Body, Call, Inbox, Request};
+use super::stopwatch::Stopwatch;
 use super::writes::{InFlight, Writes};
 use crate::local::Notify;
 
@@ -148,6 +149,7 @@ pub(crate) struct State {
     pub(crate) progress: Rc<Notify>,
     pub(crate) time: Time,
     pub(crate) stats: ShardStats,
+    pub(crate) watch: Stopwatch,
     pub(crate) closing: bool,
 }
 
@@ -203,6 +205,7 @@ impl State {
             progress: Rc::new(Notify::new()),
             time: Time::default(),
             stats: ShardStats::default(),
+            watch: Stopwatch::new(),
             closing: false,
         }
     }

@@ -20,7 +20,7 @@ use crate::limits::RING_ENTRIES;
 use crate::ring::backend::{AnyRing, Fallback, open_ring};
 use crate::ring::interrupts::cores_near;
 use crate::ring::{Ring, Wait};
-use crate::stats::ShardStats;
+use crate::stats::{DiskTimes, ShardStats};
 
 use super::disk::ShardDisk;
 use super::executor::Executor;
@@ -154,4 +154,9 @@ pub(crate) async fn stats(cx: Context) -> ShardStats {
         memory_used_bytes: (state.arena.bytes() - state.arena.free_bytes()) as u64,
         ..state.stats
     }
+}
+
+/// How long its operations took, as a call.
+pub(crate) async fn disk_times(cx: Context) -> DiskTimes {
+    cx.state.borrow().watch.times.clone()
 }

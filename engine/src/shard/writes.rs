@@ -61,6 +61,12 @@ pub(crate) struct InFlight {
     pub(crate) durable: bool,
 }
 
+/// Room beyond "full", for the padded tails that procedures write.
+const SLACK: usize = 64;
+
+/// Segment writes in flight at most.
+pub(super) const SLOTS: usize = WRITES_IN_FLIGHT_MAX + SLACK;
+
 /// A fixed table of segment writes in flight.
 #[derive(Debug)]
 pub(crate) struct Writes {
@@ -68,13 +74,9 @@ pub(crate) struct Writes {
     free: Vec<u32>,
 }
 
-/// Room beyond "full", for the padded tails that procedures write.
-const SLACK: usize = 64;
-
 impl Writes {
     pub(crate) fn new() -> Self {
-        let slots = WRITES_IN_FLIGHT_MAX + SLACK;
-        Self { slots: vec![None; slots], free: (0..slots as u32).rev().collect() }
+        Self { slots: vec![None; SLOTS], free: (0..SLOTS as u32).rev().collect() }
     }
 
     /// Whether no further step should begin writes.
