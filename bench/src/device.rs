@@ -2,13 +2,12 @@
 
 use std::fmt;
 use std::fs::File;
-use std::mem;
 use std::os::fd::AsRawFd;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, ensure};
-use ringmain::buffers::{Arena, CHUNK_BYTES_MAX, Chunk, Slice};
+use ringmain::buffers::{Arena, CHUNK_BYTES_MAX, Chunk, LARGE_CHUNK_BYTES_MAX, Slice};
 use ringmain::command::{Done, FileHandle, Op, OpenMode};
 use ringmain::ring::{Ring, Wait};
 use serde::Serialize;
@@ -24,19 +23,33 @@ mod document;
 pub mod flags;
 mod screen;
 
-/// Largest operation: a larger request is several of them, as in the engine.
-pub const PART_BYTES_MAX: usize = CHUNK_BYTES_MAX;
+/// Largest request: it is one operation, whatever its size.
+pub const REQUEST_BYTES_MAX: usize = LARGE_CHUNK_BYTES_MAX;
 
 /// One mebibyte in flight, cut in every way: the best is what a group commit is measured against.
 pub const SPLITS: [(usize, usize); 4] =
     [(64 << 10, 16), (128 << 10, 8), (256 << 10, 4), (512 << 10, 2)];
 
-/// Chunks of distinct bytes that writes take turns with. Few enough that an ordinary user, who may lock 8 MiB in
-/// all his rings together, has them registered.
-const CHUNKS: usize = 8;
+/// Memory for the bytes that writes take turns with, in chunks of their own. Little enough that an ordinary user, who
+/// may lock 8 MiB in all his rings together, has it registered.
+pub const ARENA_BYTES: usize = 8 * CHUNK_BYTES_MAX;
 
-/// Memory for these chunks.
-pub const ARENA_BYTES: usize = CHUNKS * CHUNK_BYTES_MAX;
+/// Fewest chunks, however large: no write is the same as the last.
+const CHUNKS_MIN: usize = 2;
+
+/// Memory for jobs: what is written, and what the job that reads most reads into.
+pub fn arena(jobs: &[Job]) -> Arena {
+    let chunk = |job: &Job| job.request_bytes.next_power_of_two();
+    let largest = jobs.iter().map(chunk).fold(CHUNK_BYTES_MAX, usize::max);
+    let read = jobs.iter().filter(|job| job.direction == Direction::Read);
+    let read = read.map(|job| job.depth * chunk(job)).max().unwrap_or(0);
+    Arena::of_chunks(chunks(largest) * largest + read, largest)
+}
+
+/// How many chunks of that size writes take turns with.
+fn chunks(bytes: usize) -> usize {
+    (ARENA_BYTES / bytes).max(CHUNKS_MIN)
+}
 
 /// No disk flushes its cache faster, not even one whose cache survives a power cut behind a hypervisor.
 const FLUSH_MIN: Duration = Duration::from_micros(20);
@@ -65,35 +78,16 @@ impl fmt::Display for Direction {
 pub struct Job {
     /// Which of the two.
     pub direction: Direction,
-    /// Bytes of a request; one of more than [`PART_BYTES_MAX`] is several operations, begun together.
+    /// Bytes of a request, which is one operation.
     pub request_bytes: usize,
     /// Requests in flight.
     pub depth: usize,
-    /// Whether each request is flushed before it counts: a single operation by `RWF_DSYNC`, several by one `fdatasync`
-    /// behind the last of them.
+    /// Whether each request is flushed before it counts, by `RWF_DSYNC`.
     pub durable: bool,
     /// Which of the device's plots, by its number.
     pub plot: usize,
     /// Over how many of its files the requests go in turn.
     pub files: usize,
-}
-
-impl Job {
-    /// Operations of a request.
-    pub fn parts(&self) -> usize {
-        self.request_bytes.div_ceil(PART_BYTES_MAX)
-    }
-
-    /// Whether a flush of its own follows a request's operations. Each of them flushed by itself would count as many
-    /// flushes as there are parts, and another tool's write of this size needs one.
-    fn flushes_behind(&self) -> bool {
-        self.durable && self.parts() > 1
-    }
-
-    /// Operations in flight.
-    pub fn operations(&self) -> usize {
-        self.parts() * self.depth
-    }
 }
 
 /// Where a set of prepared files lies.
@@ -178,17 +172,6 @@ impl Field {
     }
 }
 
-/// A request in flight.
-#[derive(Clone, Copy)]
-struct Request {
-    started: Instant,
-    file: FileHandle,
-    /// Its operations that have not ended.
-    parts: usize,
-    /// Whether a flush is still to follow them.
-    unflushed: bool,
-}
-
 /// Prepared files, open on a ring, and bytes to write to them.
 pub struct Device<R: Ring> {
     ring: R,
@@ -210,12 +193,13 @@ impl<R: Ring> Device<R> {
         let registered = ring.register(arena);
         arena.set_registered(registered as usize);
         let mut cursor = payload.cursor(0);
-        let mut bytes = vec![0_u8; CHUNK_BYTES_MAX];
-        let data = (0..CHUNKS).map(|_| {
-            let mut chunk = arena.chunk(CHUNK_BYTES_MAX).context("the arena is too small")?;
+        let largest = arena.largest();
+        let mut bytes = vec![0_u8; largest];
+        let data = (0..chunks(largest)).map(|_| {
+            let mut chunk = arena.chunk(largest).context("the arena is too small")?;
             cursor.fill(&mut bytes);
             chunk.append(&bytes);
-            Ok(chunk.slice(0..CHUNK_BYTES_MAX))
+            Ok(chunk.slice(0..largest))
         });
         let data = data.collect::<Result<Vec<Slice>>>()?;
         let (fields, arena) = (Vec::new(), arena.clone());
@@ -256,17 +240,15 @@ impl<R: Ring> Device<R> {
         let field = &self.fields[job.plot];
         assert!(job.files <= field.files.len(), "as many files as were prepared");
         assert!(job.request_bytes.is_multiple_of(BLOCK_BYTES), "whole blocks");
-        assert_eq!(job.request_bytes % part_bytes(job), 0, "parts are alike");
-        assert!(job.operations() <= self.ring.capacity(), "the ring holds them");
+        assert!(job.request_bytes <= self.arena.largest(), "a chunk holds one");
+        assert!(job.depth <= self.ring.capacity(), "the ring holds them");
         let room = field.file_bytes / job.request_bytes as u64 * job.files as u64;
         assert!(room >= job.depth as u64, "two requests in flight never share a block");
         if field.scattered {
             assert_eq!(job.files, 1, "one file's places are drawn");
             self.fields[job.plot].draw(job.request_bytes);
         }
-        let none =
-            Request { started: Instant::now(), file: FileHandle(0), parts: 0, unflushed: false };
-        let mut requests = vec![none; job.depth];
+        let mut started = vec![Instant::now(); job.depth];
         let mut idle: Vec<usize> = (0..job.depth).collect();
         let mut spare = self.room_to_read(job)?;
         let mut sample = Sample::empty(time);
@@ -275,7 +257,7 @@ impl<R: Ring> Device<R> {
             interrupt::check()?;
             if Instant::now() < until {
                 while let Some(slot) = idle.pop() {
-                    requests[slot] = self.start(slot, job, &mut spare);
+                    started[slot] = self.start(slot, job, &mut spare);
                 }
             } else if idle.len() == job.depth {
                 break;
@@ -286,25 +268,14 @@ impl<R: Ring> Device<R> {
                 let done =
                     done.with_context(|| format!("the device does not {}", job.direction))?;
                 if let Done::Read(mut chunk) = done {
-                    ensure!(chunk.len() == part_bytes(job), "a prepared file ends early");
+                    ensure!(chunk.len() == job.request_bytes, "a prepared file ends early");
                     chunk.clear();
                     spare.push(chunk);
                 }
                 let (slot, now) = (completion.token as usize, Instant::now());
-                let request = &mut requests[slot];
-                request.parts -= 1;
-                if request.parts > 0 {
-                    continue;
-                }
-                if mem::take(&mut request.unflushed) {
-                    request.parts = 1;
-                    let sync = Op::Sync { file: request.file, data_only: true };
-                    self.ring.push(slot as u64, sync);
-                    continue;
-                }
                 idle.push(slot);
                 if now < until {
-                    sample.latencies.record((now - request.started).as_nanos() as u64);
+                    sample.latencies.record((now - started[slot]).as_nanos() as u64);
                     sample.records += 1;
                     sample.bytes += job.request_bytes as u64;
                 }
@@ -313,41 +284,36 @@ impl<R: Ring> Device<R> {
         Ok(sample)
     }
 
-    /// A chunk for each operation of a job that reads.
+    /// A chunk for each request of a job that reads.
     fn room_to_read(&self, job: &Job) -> Result<Vec<Chunk>> {
-        let chunks = if job.direction == Direction::Read { job.operations() } else { 0 };
-        let chunk = |_| self.arena.chunk(part_bytes(job)).context("the arena is too small");
+        let chunks = if job.direction == Direction::Read { job.depth } else { 0 };
+        let chunk = |_| self.arena.chunk(job.request_bytes).context("the arena is too small");
         (0..chunks).map(chunk).collect()
     }
 
-    fn start(&mut self, slot: usize, job: &Job, spare: &mut Vec<Chunk>) -> Request {
+    fn start(&mut self, slot: usize, job: &Job, spare: &mut Vec<Chunk>) -> Instant {
         let started = Instant::now();
         let (file, pos) = self.fields[job.plot].next(self.turn, job);
-        let len = part_bytes(job);
-        for part in 0..job.parts() {
-            let pos = pos + (part * len) as u64;
-            let op = match job.direction {
-                Direction::Write => {
-                    let data = self.bytes_to_write(part, len);
-                    Op::Write { file, pos, data, durable: job.durable && !job.flushes_behind() }
-                }
-                Direction::Read => {
-                    let buf = spare.pop().expect("a chunk for each operation");
-                    Op::Read { file, pos, len, buf }
-                }
-            };
-            self.ring.push(slot as u64, op);
-        }
+        let len = job.request_bytes;
+        let op = match job.direction {
+            Direction::Write => {
+                Op::Write { file, pos, data: self.bytes_to_write(len), durable: job.durable }
+            }
+            Direction::Read => {
+                let buf = spare.pop().expect("a chunk for each request");
+                Op::Read { file, pos, len, buf }
+            }
+        };
+        self.ring.push(slot as u64, op);
         self.turn += 1;
-        Request { started, file, parts: job.parts(), unflushed: job.flushes_behind() }
+        started
     }
 
-    fn bytes_to_write(&self, part: usize, len: usize) -> Slice {
-        let nth = self.turn + part;
-        let chunk = &self.data[nth % self.data.len()];
+    fn bytes_to_write(&self, len: usize) -> Slice {
+        let chunk = &self.data[self.turn % self.data.len()];
         // Each turn of the chunks takes its bytes from a place further on, in whole blocks.
-        let places = (CHUNK_BYTES_MAX - len) / BLOCK_BYTES + 1;
-        let at = nth / self.data.len() % places * BLOCK_BYTES;
+        let places = (chunk.len() - len) / BLOCK_BYTES + 1;
+        let at = self.turn / self.data.len() % places * BLOCK_BYTES;
         chunk.slice(at..at + len)
     }
 
@@ -373,11 +339,6 @@ impl<R: Ring> Device<R> {
         }
         Ok(())
     }
-}
-
-/// Bytes of an operation: all parts of a request are alike.
-fn part_bytes(job: &Job) -> usize {
-    job.request_bytes.min(PART_BYTES_MAX)
 }
 
 /// Flushes the file system below `dir`: one call, however many files were written.

@@ -6,12 +6,11 @@ use std::time::Duration;
 
 use anyhow::{Context, Result, bail, ensure};
 use clap::Args;
-use ringmain::buffers::Arena;
 use ringmain::ring::backend::{AnyRing, Backend, open_ring};
 use serde_json::Value;
 
 use crate::cores::{Cores, Pinned};
-use crate::device::{ARENA_BYTES, Device, Direction, Job, Plot};
+use crate::device::{Device, Direction, Job, Plot, arena};
 use crate::interrupt;
 use crate::payload::Payload;
 use crate::run::repeats::interval;
@@ -31,6 +30,14 @@ const PAYLOAD_BYTES: usize = 32 << 20;
 
 /// A turn's warm-up, as a share of it.
 const WARM_UP: f64 = 0.2;
+
+/// From larger requests on fio gets its buffers in huge pages, as `device` has them. Of small pages a request is so many
+/// pieces that it takes the disk longer, and one of 1 MiB is more pieces than many disks take at once: the kernel then
+/// cuts it in two. Small requests have few pieces, and fit the memory that an ordinary user may lock.
+const SMALL_BYTES: usize = 64 << 10;
+
+/// Bytes of a huge page.
+const HUGE_PAGE_BYTES: usize = 2 << 20;
 
 /// Flags of the command behind `scripts/device-against-fio`.
 #[derive(Args, Clone, Debug)]
@@ -155,7 +162,7 @@ pub fn compare(dir: &Path, jobs: &[Job], pairs: u32, time: Duration) -> Result<V
     if let Some(why) = fallback {
         bail!("no io_uring: {why}");
     }
-    let mut device = Device::open(ring, &Arena::new(ARENA_BYTES), &plots, &payload)?;
+    let mut device = Device::open(ring, &arena(jobs), &plots, &payload)?;
     let mut all = vec![Vec::new(); jobs.len()];
     for turn in 0..pairs {
         for (job, said) in jobs.iter().zip(&mut all) {
@@ -202,7 +209,15 @@ fn by_fio(file: &Path, job: &Job, time: Duration, core: usize) -> Result<Said> {
     command.args(["--clat_percentiles=0", "--lat_percentiles=1"]);
     command.arg(format!("--filename={}", file.display()));
     command.arg(format!("--size={FILE_BYTES}"));
-    command.arg(format!("--bs={}", job.request_bytes));
+    if job.request_bytes > SMALL_BYTES {
+        // glibc asks for huge pages, which the memory has but for what is left at its two ends: the first buffer begins
+        // behind one, and each has room behind it, because fio makes it as large as a read would be.
+        command.env("GLIBC_TUNABLES", "glibc.malloc.hugetlb=1");
+        command.arg(format!("--iomem_align={HUGE_PAGE_BYTES}"));
+        command.arg(format!("--bs={},{}", job.request_bytes + HUGE_PAGE_BYTES, job.request_bytes));
+    } else {
+        command.arg(format!("--bs={}", job.request_bytes));
+    }
     command.arg(format!("--iodepth={}", job.depth));
     command.arg(format!("--runtime={}ms", time.as_millis()));
     command.arg(format!("--ramp_time={}ms", time.mul_f64(WARM_UP).as_millis()));

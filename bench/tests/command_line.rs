@@ -109,7 +109,6 @@ fn device_measures_every_combination_and_leaves_nothing() {
         let mib_per_s = number(&row["iops"]) * number(&row["size_bytes"]) / f64::from(1 << 20);
         assert!((mib_per_s / number(&row["mib_per_s"]) - 1.0).abs() < 0.01, "{row}");
     }
-    assert!(document["notes"].to_string().contains("above 512KiB"), "{document}");
     assert_eq!(place.names(), Vec::<String>::new());
 }
 

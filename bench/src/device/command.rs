@@ -3,12 +3,11 @@
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result};
-use ringmain::buffers::{Arena, PAGE_BYTES};
 use ringmain::ring::backend::{AnyRing, Backend, open_ring};
 
 use super::document::{Document, Entry};
 use super::flags::{self, Op};
-use super::{ARENA_BYTES, Device, Job, PART_BYTES_MAX, Plot, screen};
+use super::{Device, Job, Plot, arena, screen};
 use crate::clock::now_ms;
 use crate::cores::{Cores, Pinned};
 use crate::env::Env;
@@ -37,20 +36,10 @@ const FILE_BYTES_MIN: u64 = 256 << 20;
 /// How often what is in flight goes into the file.
 const FILE_ROUNDS: u64 = 2;
 
-/// A quarter of the operations in flight, rounded up: a ring takes four times its queue.
+/// A quarter of the requests in flight, rounded up: a ring takes four times its queue.
 fn entries(jobs: &[Job]) -> u32 {
-    let most = jobs.iter().map(Job::operations).max().unwrap_or(1);
+    let most = jobs.iter().map(|job| job.depth).max().unwrap_or(1);
     most.div_ceil(4).next_power_of_two().max(8) as u32
-}
-
-/// Memory for what is written, and for the job that reads most.
-fn arena_bytes(jobs: &[Job]) -> usize {
-    let chunk = |job: &Job| {
-        (job.request_bytes.min(PART_BYTES_MAX).div_ceil(PAGE_BYTES) * PAGE_BYTES)
-            .next_power_of_two()
-    };
-    let read = jobs.iter().filter(|job| job.direction == super::Direction::Read);
-    ARENA_BYTES + read.map(|job| job.operations() * chunk(job)).max().unwrap_or(0)
 }
 
 fn file_bytes(jobs: &[Job]) -> u64 {
@@ -82,10 +71,9 @@ pub fn run(flags: &flags::Device) -> Result<Verdict> {
     let (ring, fallback) =
         open_ring(Backend::Auto, entries(&jobs)).context("cannot make a ring")?;
     let backend = if matches!(ring, AnyRing::Uring(_)) { "uring" } else { "sync" };
-    let arena = Arena::new(arena_bytes(&jobs));
     let plots = [plot];
-    let mut device = Device::open(ring, &arena, &plots, &payload)?;
-    let mut notes = notes(flags, &plots[0], &jobs);
+    let mut device = Device::open(ring, &arena(&jobs), &plots, &payload)?;
+    let mut notes = notes(flags, &plots[0]);
     notes.extend(fallback.map(|reason| {
         format!("NO io_uring: {reason}; requests went through plain system calls on threads")
     }));
@@ -155,7 +143,7 @@ fn measure(
 }
 
 /// What to know before the figures are quoted, as far as it is known before they are.
-fn notes(flags: &flags::Device, plot: &Plot, jobs: &[Job]) -> Vec<String> {
+fn notes(flags: &flags::Device, plot: &Plot) -> Vec<String> {
     let mut notes = Vec::new();
     if !plot.direct {
         notes.push(
@@ -163,15 +151,6 @@ fn notes(flags: &flags::Device, plot: &Plot, jobs: &[Job]) -> Vec<String> {
              have reached the device"
                 .to_owned(),
         );
-    }
-    if jobs.iter().any(|job| job.parts() > 1) {
-        let flushed =
-            if flags.durable { ", and one flush (fdatasync) behind the last of them" } else { "" };
-        notes.push(format!(
-            "requests above {} are operations of that size begun together{flushed}; a request's latency is \
-             from its beginning until the last of that has ended",
-            Bytes(PART_BYTES_MAX as u64)
-        ));
     }
     if flags.durable && flags.op.contains(&Op::Read) {
         notes.push("--durable is about the writes alone".to_owned());

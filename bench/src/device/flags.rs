@@ -4,13 +4,10 @@ use std::path::PathBuf;
 
 use clap::{Args, ValueEnum};
 
-use super::{Direction, Job, PART_BYTES_MAX};
+use super::{Direction, Job, REQUEST_BYTES_MAX};
 use crate::prepared::BLOCK_BYTES;
 use crate::run::values::Bytes;
 use crate::usage::usage;
-
-/// Largest request.
-pub const REQUEST_BYTES_MAX: usize = 16 << 20;
 
 /// Most requests in flight.
 pub const DEPTH_MAX: usize = 1024;
@@ -43,7 +40,7 @@ pub struct Device {
     /// What to measure; both with write,read
     #[arg(long, value_enum, value_name = "OP", value_delimiter = ',', required = true)]
     pub op: Vec<Op>,
-    /// Bytes of a request, such as 64KiB,1MiB; multiples of 4KiB, above 512KiB of that
+    /// Bytes of a request, such as 64KiB,1MiB; multiples of 4KiB, up to 16MiB
     #[arg(long, value_name = "SIZE", value_delimiter = ',', required = true, value_parser = size)]
     pub size: Vec<usize>,
     /// Requests in flight, such as 1,8
@@ -132,7 +129,7 @@ fn once(flags: &[String]) -> anyhow::Result<()> {
 
 fn size(text: &str) -> Result<usize, String> {
     let Bytes(bytes) = text.parse()?;
-    let grain = if bytes > PART_BYTES_MAX as u64 { PART_BYTES_MAX } else { BLOCK_BYTES } as u64;
+    let grain = BLOCK_BYTES as u64;
     if bytes > REQUEST_BYTES_MAX as u64 {
         return Err(format!("from 4KiB to {}", Bytes(REQUEST_BYTES_MAX as u64)));
     }
@@ -185,7 +182,7 @@ mod tests {
             ("--op write --size 0 --depth 1", "'0' is no size"),
             ("--op write --size 17MiB --depth 1", "from 4KiB to 16MiB"),
             ("--op write --size 4097 --depth 1", "not a multiple of 4KiB"),
-            ("--op write --size 516KiB --depth 1", "not a multiple of 512KiB"),
+            ("--op write --size 518KiB --depth 1", "not a multiple of 4KiB"),
             ("--op write --size 4KiB --depth 0", "from 1 to 1024"),
             ("--op write --size 4KiB --depth many", "not a whole number"),
             ("--op write --size 4KiB --depth 1 --seconds 0", "1..=3600"),

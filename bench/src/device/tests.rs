@@ -22,7 +22,7 @@ fn a_flush_faster_than_any_disk_is_flagged() {
 fn every_split_has_one_mebibyte_in_flight() {
     for (bytes, depth) in SPLITS {
         assert_eq!(bytes * depth, 1 << 20);
-        assert!(bytes <= PART_BYTES_MAX);
+        assert!(bytes <= CHUNK_BYTES_MAX, "an operation of the engine");
     }
 }
 
@@ -59,23 +59,23 @@ fn bytes_land_in_all_files_and_differ() {
 }
 
 #[test]
-fn a_request_of_several_parts_counts_once_and_lands_whole() {
+fn a_request_larger_than_the_engines_is_one_operation_and_lands_whole() {
     let scratch = Scratch::new("device-parts");
     let plots = [Plot::prepare(scratch.path(), 1, 4 << 20).expect("prepared")];
     let payload = Payload::generated(16 << 20);
-    let arena = Arena::new(ARENA_BYTES);
-    let (ring, _) = open_ring(Backend::Auto, 8).expect("a ring");
-    let mut device = Device::open(ring, &arena, &plots, &payload).expect("opens");
     let job = job(Direction::Write, 1 << 20, 2);
-    assert_eq!((job.parts(), job.operations()), (2, 4));
+    let (ring, _) = open_ring(Backend::Auto, 8).expect("a ring");
+    let mut device = Device::open(ring, &arena(&[job]), &plots, &payload).expect("opens");
     let sample = device.run(&job, Duration::from_millis(300)).expect("writes");
-    assert_eq!(device.ring.stats().flushes, device.turn as u64, "one flush for each request");
+    let stats = device.ring.stats();
+    assert_eq!(stats.flushes, device.turn as u64, "one flush for each request");
+    assert_eq!(stats.write_bytes, (device.turn as u64) << 20);
     device.close().expect("closes");
     assert!(sample.records > 3, "{} writes", sample.records);
     assert_eq!(sample.bytes, sample.records << 20);
     let text = std::fs::read(&plots[0].paths[0]).expect("readable");
-    assert!(text.chunks(PART_BYTES_MAX).all(|part| part.iter().any(|&byte| byte != 0)));
-    assert_ne!(text[..PART_BYTES_MAX], text[PART_BYTES_MAX..2 * PART_BYTES_MAX], "other bytes");
+    assert!(text.chunks(BLOCK_BYTES).all(|block| block.iter().any(|&byte| byte != 0)));
+    assert_ne!(text[..1 << 20], text[1 << 20..2 << 20], "other bytes");
 }
 
 #[test]
@@ -87,14 +87,14 @@ fn reads_take_what_was_prepared_and_change_nothing() {
     let plots = [plot.expect("prepared")];
     let before = std::fs::read(&plots[0].paths[0]).expect("readable");
     assert!(before.iter().any(|&byte| byte != 0), "not zeros");
-    let arena = Arena::new(ARENA_BYTES + (2 << 20));
+    let jobs = [(4096, 1), (64 << 10, 8), (516 << 10, 3), (1 << 20, 2)];
+    let jobs = jobs.map(|(bytes, depth)| job(Direction::Read, bytes, depth));
     let (ring, _) = open_ring(Backend::Auto, 8).expect("a ring");
-    let mut device = Device::open(ring, &arena, &plots, &payload).expect("opens");
-    for (bytes, depth) in [(4096, 1), (64 << 10, 8), (1 << 20, 2)] {
-        let job = job(Direction::Read, bytes, depth);
+    let mut device = Device::open(ring, &arena(&jobs), &plots, &payload).expect("opens");
+    for job in jobs {
         let sample = device.run(&job, Duration::from_millis(100)).expect("reads");
         assert!(sample.records > 0, "{job:?}");
-        assert_eq!(sample.bytes, sample.records * bytes as u64);
+        assert_eq!(sample.bytes, sample.records * job.request_bytes as u64);
     }
     device.close().expect("closes");
     assert_eq!(std::fs::read(&plots[0].paths[0]).expect("readable"), before);

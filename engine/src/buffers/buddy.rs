@@ -6,8 +6,8 @@
 
 const NONE: u32 = u32::MAX;
 
-/// Largest order: a block of `1 << ORDER_MAX` pages.
-pub(super) const ORDER_MAX: u8 = 7;
+/// Largest order there can be: a block of `1 << ORDER_MAX` pages.
+pub(super) const ORDER_MAX: u8 = 12;
 
 /// Block sizes, from one page (order 0) to `1 << ORDER_MAX` pages.
 const ORDERS: usize = ORDER_MAX as usize + 1;
@@ -29,14 +29,17 @@ pub(super) struct Buddy {
     /// Order of the free block that begins at a page; `u8::MAX` where none does.
     order: Box<[u8]>,
     heads: [[u32; ORDERS]; 2],
+    /// Order of the largest blocks.
+    largest: u8,
     boundary: u32,
     free_pages: u32,
 }
 
 impl Buddy {
-    /// `pages` and `boundary` (the first plain page) are multiples of the largest block.
-    pub(super) fn new(pages: u32, boundary: u32) -> Self {
-        let largest = 1u32 << ORDER_MAX;
+    /// `pages` and `boundary` (the first plain page) are multiples of the largest block, whose order is `order`.
+    pub(super) fn new(pages: u32, boundary: u32, order: u8) -> Self {
+        assert!(order <= ORDER_MAX, "an order there is");
+        let largest = 1u32 << order;
         assert!(pages.is_multiple_of(largest), "whole largest blocks");
         assert!(boundary.is_multiple_of(largest), "no block spans the zones");
         assert!(boundary <= pages, "the boundary is inside");
@@ -45,11 +48,12 @@ impl Buddy {
             prev: vec![NONE; pages as usize].into_boxed_slice(),
             order: vec![u8::MAX; pages as usize].into_boxed_slice(),
             heads: [[NONE; ORDERS]; 2],
+            largest: order,
             boundary,
             free_pages: pages,
         };
         for page in (0..pages).step_by(largest as usize).rev() {
-            buddy.link(page, ORDER_MAX);
+            buddy.link(page, order);
         }
         buddy
     }
@@ -68,7 +72,7 @@ impl Buddy {
 
     fn take_in(&mut self, order: u8, zone: Zone) -> Option<u32> {
         let heads = &self.heads[zone as usize];
-        let found = (order..=ORDER_MAX).find(|&o| heads[o as usize] != NONE)?;
+        let found = (order..=self.largest).find(|&o| heads[o as usize] != NONE)?;
         let page = heads[found as usize];
         self.unlink(page);
         for split in (order..found).rev() {
@@ -82,7 +86,7 @@ impl Buddy {
         self.free_pages += 1 << order;
         let (mut page, mut order) = (page, order);
         assert_eq!(self.order[page as usize], u8::MAX, "a block is freed once");
-        while order < ORDER_MAX {
+        while order < self.largest {
             let buddy = page ^ (1 << order);
             if self.order[buddy as usize] != order {
                 break;
@@ -127,14 +131,16 @@ impl Buddy {
 mod tests {
     use super::*;
 
+    const LARGEST: u8 = 7;
+
     #[test]
     fn all_memory_comes_back_as_largest_blocks() {
-        let mut buddy = Buddy::new(512, 128);
+        let mut buddy = Buddy::new(512, 128, LARGEST);
         let mut taken = Vec::new();
         let mut state = 7u32;
         for _ in 0..20_000 {
             state = state.wrapping_mul(1_664_525).wrapping_add(1_013_904_223);
-            let order = (state >> 16) as u8 % ORDERS as u8;
+            let order = (state >> 16) as u8 % (LARGEST + 1);
             if state & 1 == 0 {
                 let zone = if state & 2 == 0 { Zone::Plain } else { Zone::Registered };
                 taken.extend(buddy.take(order, zone).map(|page| (page, order)));
@@ -154,16 +160,16 @@ mod tests {
             buddy.give(page, order);
         }
         for _ in 0..4 {
-            assert!(buddy.take(ORDER_MAX, Zone::Plain).is_some());
+            assert!(buddy.take(LARGEST, Zone::Plain).is_some());
         }
         assert_eq!(buddy.take(0, Zone::Plain), None);
     }
 
     #[test]
     fn a_zone_is_left_only_when_it_is_empty() {
-        let mut buddy = Buddy::new(256, 128);
+        let mut buddy = Buddy::new(256, 128, LARGEST);
         assert!(buddy.take(0, Zone::Plain).expect("free") >= 128);
-        assert!(buddy.take(ORDER_MAX, Zone::Registered).expect("free") < 128);
+        assert!(buddy.take(LARGEST, Zone::Registered).expect("free") < 128);
         assert!(buddy.take(0, Zone::Registered).expect("falls over") >= 128);
     }
 }

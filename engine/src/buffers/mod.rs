@@ -23,11 +23,17 @@ pub mod pool;
 
 use buddy::{Buddy, ORDER_MAX, Zone};
 
+/// Order of the largest chunk of an ordinary arena.
+const CHUNK_ORDER: u8 = 7;
+
 /// Alignment and smallest size of a chunk, in bytes.
 pub const PAGE_BYTES: usize = 4096;
 
-/// Largest chunk, in bytes: the largest single write or read.
-pub const CHUNK_BYTES_MAX: usize = PAGE_BYTES << ORDER_MAX;
+/// Largest chunk, in bytes: the largest single write or read of a shard.
+pub const CHUNK_BYTES_MAX: usize = PAGE_BYTES << CHUNK_ORDER;
+
+/// Largest chunk that [`Arena::of_chunks`] can be asked for.
+pub const LARGE_CHUNK_BYTES_MAX: usize = PAGE_BYTES << ORDER_MAX;
 
 /// Chunks from this size on prefer memory that is registered with the kernel.
 const REGISTERED_FROM_BYTES: usize = 64 * 1024;
@@ -38,6 +44,8 @@ const HUGE_PAGE_BYTES: usize = 2 * 1024 * 1024;
 struct Memory {
     base: NonNull<u8>,
     layout: Layout,
+    /// Bytes of the largest chunk.
+    largest: usize,
     buddy: RefCell<Buddy>,
     /// Handles to the block that begins at a page.
     refs: Box<[Cell<u32>]>,
@@ -100,7 +108,19 @@ impl Arena {
     /// Reserves `bytes`, rounded up to a whole largest chunk. Pages are touched only when used.
     #[must_use]
     pub fn new(bytes: usize) -> Self {
-        let bytes = bytes.max(1).next_multiple_of(CHUNK_BYTES_MAX);
+        Self::of_chunks(bytes, CHUNK_BYTES_MAX)
+    }
+
+    /// As [`Arena::new`], with chunks of up to `largest` bytes: for those who measure a device with writes and reads
+    /// larger than a shard's.
+    ///
+    /// # Panics
+    /// If `largest` is no power of two from [`CHUNK_BYTES_MAX`] to [`LARGE_CHUNK_BYTES_MAX`].
+    #[must_use]
+    pub fn of_chunks(bytes: usize, largest: usize) -> Self {
+        assert!(largest.is_power_of_two(), "blocks double in size");
+        assert!((CHUNK_BYTES_MAX..=LARGE_CHUNK_BYTES_MAX).contains(&largest), "a size there is");
+        let bytes = bytes.max(1).next_multiple_of(largest);
         let layout = Layout::from_size_align(bytes, HUGE_PAGE_BYTES).expect("a sane size");
         // SAFETY: the size is not zero.
         let base = unsafe { alloc(layout) };
@@ -114,9 +134,16 @@ impl Arena {
         Self(Rc::new(Memory {
             base,
             layout,
-            buddy: RefCell::new(Buddy::new(pages, 0)),
+            largest,
+            buddy: RefCell::new(Buddy::new(pages, 0, order_of(largest))),
             refs: (0..pages).map(|_| Cell::new(0)).collect(),
         }))
+    }
+
+    /// Bytes of the largest chunk.
+    #[must_use]
+    pub fn largest(&self) -> usize {
+        self.0.largest
     }
 
     /// All bytes.
@@ -144,26 +171,31 @@ impl Arena {
     /// If a chunk is given out already.
     pub fn set_registered(&self, bytes: usize) {
         assert_eq!(self.free_bytes(), self.bytes(), "before the first chunk");
-        let boundary = bytes / CHUNK_BYTES_MAX * CHUNK_BYTES_MAX / PAGE_BYTES;
+        let largest = self.0.largest;
+        let boundary = bytes / largest * largest / PAGE_BYTES;
         let pages = (self.bytes() / PAGE_BYTES) as u32;
-        *self.0.buddy.borrow_mut() = Buddy::new(pages, boundary as u32);
+        *self.0.buddy.borrow_mut() = Buddy::new(pages, boundary as u32, order_of(largest));
     }
 
     /// An empty chunk of at least `bytes`, or `None` if the arena has no such block free.
     ///
     /// # Panics
-    /// If `bytes` is above [`CHUNK_BYTES_MAX`].
+    /// If `bytes` is above [`CHUNK_BYTES_MAX`], or what [`Arena::of_chunks`] was told.
     #[must_use]
     pub fn chunk(&self, bytes: usize) -> Option<Chunk> {
-        assert!(bytes <= CHUNK_BYTES_MAX, "no chunk is that large");
-        let pages = bytes.div_ceil(PAGE_BYTES).max(1).next_power_of_two();
-        let order = pages.trailing_zeros() as u8;
+        assert!(bytes <= self.0.largest, "no chunk is that large");
+        let order = order_of(bytes);
         let zone = if bytes >= REGISTERED_FROM_BYTES { Zone::Registered } else { Zone::Plain };
         let page = self.0.buddy.borrow_mut().take(order, zone)?;
         assert_eq!(self.0.refs[page as usize].get(), 0, "a free block has no handle");
         self.0.retain(page);
         Some(Chunk { memory: self.0.clone(), page, order, len: 0 })
     }
+}
+
+/// The order of the smallest block that holds `bytes`.
+fn order_of(bytes: usize) -> u8 {
+    bytes.div_ceil(PAGE_BYTES).max(1).next_power_of_two().trailing_zeros() as u8
 }
 
 impl fmt::Debug for Arena {
@@ -419,6 +451,21 @@ mod tests {
         chunk.append(b"abc");
         let _view = chunk.slice(0..1);
         chunk.overwrite(0, b"x");
+    }
+
+    #[test]
+    fn an_arena_of_large_chunks_gives_them_out_whole_and_small_ones_too() {
+        let large = 2 * CHUNK_BYTES_MAX;
+        let arena = Arena::of_chunks(large + 1, large);
+        assert_eq!((arena.bytes(), arena.largest()), (2 * large, large));
+        arena.set_registered(large + CHUNK_BYTES_MAX);
+        let mut chunk = arena.chunk(large).expect("room");
+        chunk.append_zeros(large);
+        assert_eq!(chunk.slice(0..large).len(), large);
+        let small: Vec<_> = std::iter::from_fn(|| arena.chunk(CHUNK_BYTES_MAX)).collect();
+        assert_eq!(small.len(), 2);
+        drop(small);
+        assert!(arena.chunk(large).is_some(), "they join again");
     }
 
     #[test]
