@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use hdrhistogram::Histogram;
+use ringmain::Durations;
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
 /// Longest latency told apart from a longer one.
@@ -64,6 +65,13 @@ impl Latencies {
     /// Adds one. More than an hour counts as an hour.
     pub fn record(&mut self, ns: u64) {
         self.0.saturating_record(ns);
+    }
+
+    /// Adds what was counted elsewhere, as exact as it was counted there.
+    pub fn add(&mut self, durations: &Durations) {
+        for (duration, count) in durations.buckets() {
+            self.0.saturating_record_n(duration.as_nanos() as u64, count);
+        }
     }
 
     /// Adds all of `other`, and leaves it without any.

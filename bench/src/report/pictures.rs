@@ -9,7 +9,7 @@ use super::sheet::{CARD, FULL, HALF, Sheet, Unit};
 use super::subject::{Moment, Subject};
 use crate::histogram::CurvePoint;
 use crate::plot::Curve;
-use crate::run::result::{Latency, Phases};
+use crate::run::result::{Latency, PhaseOf, Phases};
 use crate::scale::Axis;
 
 /// Percentile curves, from the intended and from the actual send time, on the same axes.
@@ -186,5 +186,14 @@ pub(super) fn phases(page: &mut String, runs: &[Subject]) {
     *page += "<p class=\"legend\">";
     let told =
         groups.iter().map(|group| format!("{}: {}", group.name, group.about)).collect::<Vec<_>>();
-    put(page, format_args!("{}.</p>\n</figure>\n</section>\n", escape(&told.join("; "))));
+    put(page, format_args!("{}.", escape(&told.join("; "))));
+    let any = |of: fn(&Phases) -> bool| runs.iter().any(|run| of(&run.document.result.phases_us));
+    if any(|phases| phases.flush_has_write) {
+        *page += " Where there is a flush and no write, both are one operation, a durable write.";
+    }
+    if any(|phases| phases.of == PhaseOf::Operations) {
+        *page += " The engine tells each write and each flush, from its submission to its completion, and not each of \
+                  the many batches that share it: its ack is the whole way from the send on.";
+    }
+    *page += "</p>\n</figure>\n</section>\n";
 }

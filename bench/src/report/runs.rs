@@ -348,7 +348,7 @@ fn summary(page: &mut String, runs: &[Subject]) {
     put(page, format_args!("<p class=\"legend\">{LEGEND}</p>\n</section>\n"));
 }
 
-const SERVER: [Column<Subject>; 13] = [
+const SERVER: [Column<Subject>; 14] = [
     Column::new("CPU cores", |run| human::digits(run.document.result.server.cpu_cores)),
     Column::new("each core busy", |run| {
         let cores = run.document.result.server.cpu_by_core.iter();
@@ -378,6 +378,9 @@ const SERVER: [Column<Subject>; 13] = [
     }),
     Column::new("io-wq cores", |run| {
         optional(run.document.result.server.io_wq_cores, human::digits)
+    }),
+    Column::new("io-wq runs", |run| {
+        optional(run.document.result.server.io_wq_runs, |count| human::count(count as f64))
     }),
     Column::new("io-wq threads", |run| {
         optional(run.document.result.server.io_wq_threads, |count| count.to_string())

@@ -95,7 +95,7 @@ fn document(nth: u64, repeats: Vec<Repeat>, both: (&Latencies, &Latencies)) -> D
             write: Some(part(0.3)),
             flush: Some(part(0.6)),
             ack: part(0.08),
-            fetch: None,
+            ..Phases::default()
         },
         server: Server {
             cpu_cores: 0.7,

@@ -8,7 +8,7 @@ use super::measure::Ended;
 use super::repeat::One;
 use super::repeats::{LEVEL, interval};
 use super::result::{
-    Generator, Interval, Kill, Latency, Phases, Repeat, RunResult, Verify, Warning,
+    Generator, Interval, Kill, Latency, PhaseOf, Phases, Repeat, RunResult, Verify, Warning,
 };
 use super::values::Rate;
 use super::workload::Workload;
@@ -74,6 +74,9 @@ pub fn result(
     let fetch = all(ones.iter().filter_map(|one| one.fetch.as_ref()));
     let busy = median(ones.iter().map(|one| one.measured.busy)).unwrap_or(0.0);
     let phase = |of: fn(&One) -> &Latencies| all(ones.iter().map(of));
+    let write = some(&phase(|one| &one.measured.phases.write));
+    let flush = some(&phase(|one| &one.measured.phases.flush));
+    let shared = ones.iter().any(|one| one.measured.phases.shared);
     RunResult {
         records_per_s: of(|r| r.records_per_s),
         mib_per_s,
@@ -87,8 +90,10 @@ pub fn result(
         latency_uncorrected_us: Latency::of(&phase(|one| &one.recorded.uncorrected)),
         phases_us: Phases {
             queue: Latency::of(&phase(|one| &one.measured.phases.queue)),
-            write: some(&phase(|one| &one.measured.phases.write)),
-            flush: some(&phase(|one| &one.measured.phases.flush)),
+            of: if shared { PhaseOf::Operations } else { PhaseOf::Batches },
+            flush_has_write: flush.is_some() && write.is_none(),
+            write,
+            flush,
             ack: Latency::of(&phase(|one| &one.measured.phases.ack)),
             fetch: some(&fetch),
         },

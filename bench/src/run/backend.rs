@@ -8,6 +8,7 @@ use std::path::Path;
 use std::time::{Duration, Instant};
 
 use anyhow::Result;
+use ringmain::DiskTimes;
 use ringmain::batch::Batch;
 use serde::{Deserialize, Serialize};
 
@@ -115,6 +116,12 @@ pub trait Instance {
 
     /// What it has counted so far.
     fn counters(&self) -> Counters;
+
+    /// How long the writes and flushes took that batches share, of each part of it since it was opened: where
+    /// [`Acked`] does not say it batch by batch.
+    fn disk_times(&self) -> Vec<DiskTimes> {
+        Vec::new()
+    }
 
     /// A reader for another thread, which ends before the instance.
     ///

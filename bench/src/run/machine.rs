@@ -21,16 +21,24 @@ pub struct Moment {
     cores: Vec<(u64, u64)>,
     device_bytes: Option<u64>,
     write_bytes: Option<u64>,
-    /// Ticks of `iou-wrk` threads, and how many there are.
-    workers: Option<(u64, u32)>,
+    workers: Option<Workers>,
     backend: Counters,
+}
+
+/// The kernel's `iou-wrk` threads of this process, to which io_uring gives what it can't begin without blocking.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+struct Workers {
+    /// Nanoseconds on a processor.
+    ns: u64,
+    /// How often they were given one.
+    runs: u64,
+    threads: u32,
 }
 
 /// Where to look.
 #[derive(Clone, Debug)]
 pub struct Machine {
     disk: Option<PathBuf>,
-    ticks_per_s: f64,
 }
 
 impl Machine {
@@ -40,9 +48,7 @@ impl Machine {
             let (major, minor) = (libc::major(meta.dev()), libc::minor(meta.dev()));
             PathBuf::from(format!("/sys/dev/block/{major}:{minor}/stat"))
         });
-        // SAFETY: takes a number and touches no memory.
-        let ticks = unsafe { libc::sysconf(libc::_SC_CLK_TCK) };
-        Self { disk, ticks_per_s: if ticks > 0 { ticks as f64 } else { 100.0 } }
+        Self { disk }
     }
 
     /// Now, with what the backend has counted.
@@ -77,7 +83,9 @@ impl Machine {
             after.0.saturating_sub(before.0) as f64 / all as f64
         };
         let written = since(before.backend.written_bytes, after.backend.written_bytes);
-        let ticks = after.workers.zip(before.workers);
+        let of = |figure: fn(&Workers) -> u64| {
+            since(before.workers.as_ref().map(figure), after.workers.as_ref().map(figure))
+        };
         Server {
             cpu_cores: after.cpu.saturating_sub(before.cpu).as_secs_f64() / seconds,
             cpu_by_core: before.cores.iter().zip(&after.cores).map(busy).collect(),
@@ -91,10 +99,9 @@ impl Machine {
                 .filter(|_| batch_bytes > 0)
                 .map(|written| written as f64 / batch_bytes as f64),
             prepared_bytes: since(before.backend.prepared_bytes, after.backend.prepared_bytes),
-            io_wq_cores: ticks.map(|(after, before)| {
-                after.0.saturating_sub(before.0) as f64 / self.ticks_per_s / seconds
-            }),
-            io_wq_threads: after.workers.map(|workers| workers.1),
+            io_wq_cores: of(|workers| workers.ns).map(|ns| ns as f64 / 1e9 / seconds),
+            io_wq_runs: of(|workers| workers.runs),
+            io_wq_threads: after.workers.map(|workers| workers.threads),
         }
     }
 }
@@ -131,29 +138,28 @@ fn field(text: &str, name: &str) -> Option<u64> {
     text.lines().find_map(|line| line.strip_prefix(name))?.trim().parse().ok()
 }
 
-/// Ticks of this process's io-wq threads, and how many there are.
-fn workers() -> Option<(u64, u32)> {
-    let (mut ticks, mut count) = (0, 0);
+/// All workers there are. Those that end lose what they counted, but none does that was busy in the last seconds.
+fn workers() -> Option<Workers> {
+    let mut all = Workers::default();
     for entry in fs::read_dir("/proc/self/task").ok()?.flatten() {
-        let Ok(text) = fs::read_to_string(entry.path().join("stat")) else { continue };
-        if let Some(own) = worker_ticks(&text) {
-            ticks += own;
-            count += 1;
+        let of = |name: &str| fs::read_to_string(entry.path().join(name));
+        // One that has ended meanwhile is passed over.
+        let Ok(name) = of("comm") else { continue };
+        if !name.starts_with("iou-wrk") {
+            continue;
         }
+        let Ok(text) = of("schedstat") else { continue };
+        let (ns, runs) = schedule(&text)?;
+        all = Workers { ns: all.ns + ns, runs: all.runs + runs, threads: all.threads + 1 };
     }
-    Some((ticks, count))
+    Some(all)
 }
 
-/// Source of the form: proc(5), `/proc/<pid>/stat`.
-fn worker_ticks(text: &str) -> Option<u64> {
-    const UTIME: usize = 11;
-    let (head, behind_name) = text.rsplit_once(')')?;
-    if !head.contains("(iou-wrk") {
-        return None;
-    }
-    let fields: Vec<&str> = behind_name.split_whitespace().collect();
-    let number = |at: usize| fields.get(at)?.parse::<u64>().ok();
-    Some(number(UTIME)? + number(UTIME + 1)?)
+/// Nanoseconds on a processor, and how often it was given one. Source of the form: the kernel's
+/// Documentation/scheduler/sched-stats.rst, `/proc/<pid>/schedstat`.
+fn schedule(text: &str) -> Option<(u64, u64)> {
+    let mut numbers = text.split_whitespace().map(str::parse);
+    Some((numbers.next()?.ok()?, numbers.nth(1)?.ok()?))
 }
 
 /// All repeats together: sums of what adds up, means of what does not.
@@ -181,6 +187,7 @@ pub fn together(servers: &[Server]) -> Server {
         write_amplification: mean_some(|s| s.write_amplification),
         prepared_bytes: sum(|s| s.prepared_bytes),
         io_wq_cores: mean_some(|s| s.io_wq_cores),
+        io_wq_runs: sum(|s| s.io_wq_runs),
         io_wq_threads: servers.iter().filter_map(|s| s.io_wq_threads).max(),
     }
 }
@@ -196,9 +203,8 @@ mod tests {
         let disk = " 100 2 3000 40 500 6 7000 80 0 90 100 0 0 0 0";
         assert_eq!(sectors_written(disk), Some(7000));
         assert_eq!(field("rchar: 1\nwrite_bytes: 4096\n", "write_bytes:"), Some(4096));
-        let worker = "77 (iou-wrk-70) S 1 2 3 4 5 6 7 8 9 10 30 12 0";
-        assert_eq!(worker_ticks(worker), Some(42));
-        assert_eq!(worker_ticks(&worker.replace("iou-wrk", "other")), None);
+        assert_eq!(schedule("123456789 4021 57\n"), Some((123_456_789, 57)));
+        assert_eq!(schedule("123456789"), None);
     }
 
     #[test]

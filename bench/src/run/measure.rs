@@ -9,6 +9,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, bail};
+use ringmain::DiskTimes;
 use serde::{Deserialize, Serialize};
 
 use super::backend::{Completion, Instance, Request};
@@ -82,6 +83,21 @@ pub struct PhaseTimes {
     pub flush: Latencies,
     /// From there to the ack.
     pub ack: Latencies,
+    /// Whether `write` and `flush` are those of whole operations, which batches share.
+    #[serde(default)]
+    pub shared: bool,
+}
+
+impl PhaseTimes {
+    /// Takes over what a backend's operations took between two moments.
+    fn add_shared(&mut self, before: &[DiskTimes], after: &[DiskTimes]) {
+        for (before, after) in before.iter().zip(after) {
+            self.shared = true;
+            self.write.add(&after.writes.since(&before.writes));
+            self.flush.add(&after.flushes.since(&before.flushes));
+            self.flush.add(&after.durable_writes.since(&before.durable_writes));
+        }
+    }
 }
 
 /// What a repeat came to; its latencies are with the recorder.
@@ -178,7 +194,14 @@ struct Repeat<'a, P> {
     waited: u64,
     making: u64,
     made: u64,
-    before: Option<(Moment, Instant)>,
+    before: Option<Before>,
+}
+
+/// What was counted before the measured time.
+struct Before {
+    moment: Moment,
+    at: Instant,
+    disk: Vec<DiskTimes>,
 }
 
 /// Runs a repeat.
@@ -266,7 +289,9 @@ impl<'a, P: Pace> Repeat<'a, P> {
 
     fn read_counters(&mut self) -> Result<()> {
         let counters = self.tools.instance.counters();
-        self.before = Some((self.tools.machine.now(counters), Instant::now()));
+        let disk = self.tools.instance.disk_times();
+        self.before =
+            Some(Before { moment: self.tools.machine.now(counters), at: Instant::now(), disk });
         if let Some(profiler) = self.tools.profiler {
             profiler.begin()?;
         }
@@ -435,13 +460,16 @@ impl<'a, P: Pace> Repeat<'a, P> {
         }
     }
 
-    fn measured(self, ended: Ended) -> Measured {
+    fn measured(mut self, ended: Ended) -> Measured {
         let counters = self.tools.instance.counters();
         let after = self.tools.machine.now(counters);
         let elapsed = self.times.until - self.times.from;
-        let server = self.before.as_ref().map(|(before, at)| {
-            self.tools.machine.between(before, &after, at.elapsed(), self.bytes)
+        let server = self.before.as_ref().map(|Before { moment, at, .. }| {
+            self.tools.machine.between(moment, &after, at.elapsed(), self.bytes)
         });
+        if let Some(Before { disk, .. }) = &self.before {
+            self.phases.add_shared(disk, &self.tools.instance.disk_times());
+        }
         let records = u64::from(self.tools.workload.batch_records);
         let open = self.lines.iter().any(|line| line.schedule.is_some());
         Measured {

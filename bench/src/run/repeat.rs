@@ -81,6 +81,7 @@ impl One {
         phases.write.take(&mut own.write);
         phases.flush.take(&mut own.flush);
         phases.ack.take(&mut own.ack);
+        phases.shared |= own.shared;
         self.recorded.corrected.take(&mut later.recorded.corrected);
         self.recorded.uncorrected.take(&mut later.recorded.uncorrected);
         if let (Some(fetch), Some(own)) = (&mut self.fetch, &mut later.fetch) {

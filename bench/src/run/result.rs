@@ -159,8 +159,20 @@ impl Latency {
     }
 }
 
-/// Where a batch's time went. `queue` and those behind it add up, batch by batch, to the latency from the intended
-/// send time; percentiles of parts do not add up.
+/// What a latency of `write` and `flush` is one of.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum PhaseOf {
+    /// Of a batch, which knows when it was written and when flushed. `queue` and those behind it then add up, batch by
+    /// batch, to the latency from the intended send time.
+    #[default]
+    Batches,
+    /// Of an operation, from its submission to its completion, which many batches share; `ack` is the whole way from
+    /// the send to the ack, with the operation inside.
+    Operations,
+}
+
+/// Where a batch's time went. Percentiles of parts do not add up.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 pub struct Phases {
     /// From the intended send time to the actual send: waiting for a place in flight, or for the generator.
@@ -169,6 +181,12 @@ pub struct Phases {
     pub write: Option<Latency>,
     /// From then until they were flushed; null where the backend does not say.
     pub flush: Option<Latency>,
+    /// What `write` and `flush` are of.
+    #[serde(default)]
+    pub of: PhaseOf,
+    /// Whether write and flush are one operation, a durable write, so that `flush` is both and `write` null.
+    #[serde(default)]
+    pub flush_has_write: bool,
     /// From the last moment above that is known (else the send) to the ack.
     pub ack: Latency,
     /// From the ack until a consumer had the batch; null without consumers.
@@ -199,6 +217,9 @@ pub struct Server {
     /// Time of the kernel's `iou-wrk` threads of this process, in cores: operations that io_uring could not begin
     /// without blocking.
     pub io_wq_cores: Option<f64>,
+    /// How often one of them was given a processor.
+    #[serde(default)]
+    pub io_wq_runs: Option<u64>,
     /// How many such threads there were at the end.
     pub io_wq_threads: Option<u32>,
 }

@@ -1,6 +1,6 @@
 //! A run as a terminal shows it.
 
-use super::result::{Document, Latency, RunResult};
+use super::result::{Document, Latency, PhaseOf, Phases, RunResult};
 use crate::human;
 
 /// All of it, in lines; the directory is the last.
@@ -68,12 +68,13 @@ fn server(result: &RunResult) -> String {
 fn latencies(result: &RunResult) -> Vec<String> {
     let kind = if result.closed_loop { "closed loop" } else { "from intended time" };
     let phases = &result.phases_us;
+    let (write, flush) = names(phases);
     let rows = [
         (kind, Some(&result.latency_us)),
         ("uncorrected", Some(&result.latency_uncorrected_us)),
         ("queue", Some(&phases.queue)),
-        ("write", phases.write.as_ref()),
-        ("flush", phases.flush.as_ref()),
+        (write, phases.write.as_ref()),
+        (flush, phases.flush.as_ref()),
         ("ack", Some(&phases.ack)),
         ("fetch", phases.fetch.as_ref()),
     ];
@@ -82,6 +83,16 @@ fn latencies(result: &RunResult) -> Vec<String> {
     let mut lines = vec![format!("{:<20}{names}", "latency")];
     lines.extend(rows.into_iter().filter_map(|(name, latency)| Some(row(name, latency?))));
     lines
+}
+
+/// What the rows of write and flush are of.
+fn names(phases: &Phases) -> (&'static str, &'static str) {
+    match (phases.of, phases.flush_has_write) {
+        (PhaseOf::Batches, false) => ("write", "flush"),
+        (PhaseOf::Batches, true) => ("write", "write and flush"),
+        (PhaseOf::Operations, false) => ("each write", "each flush"),
+        (PhaseOf::Operations, true) => ("each write", "each durable write"),
+    }
 }
 
 fn row(name: &str, latency: &Latency) -> String {

@@ -10,7 +10,7 @@ use std::time::Duration;
 use anyhow::{Context as _, Result};
 use ringmain::ring::backend::Backend as RingChoice;
 use ringmain::types::{FlushPolicy, Isolation, Offset, Prepare as Readied, WriteMode};
-use ringmain::{AppendFuture, Config, LogHandle};
+use ringmain::{AppendFuture, Config, DiskTimes, LogHandle};
 
 use crate::board::Board;
 use crate::run::backend::{
@@ -205,6 +205,10 @@ impl Instance for Open {
             flushes: sum(|s| s.groups + s.direct_writes + s.flushes),
             prepared_bytes: sum(|s| s.prepared_bytes),
         }
+    }
+
+    fn disk_times(&self) -> Vec<DiskTimes> {
+        self.engine.as_ref().map(ringmain::Engine::disk_times).unwrap_or_default()
     }
 
     fn reader(&self) -> Result<Box<dyn Reader>> {
