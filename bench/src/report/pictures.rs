@@ -54,10 +54,10 @@ pub(super) fn over_time(page: &mut String, runs: &[Subject]) {
     let seconds = longest(runs);
     *page += "<section>\n<h2>Over time</h2>\n<p class=\"legend\">Repeats stand one behind the other, with a gap \
               between them. A log counts batches; records are the repeat\u{2019}s mean of them.</p>\n";
-    let most = moments().map(|moment| moment.records_per_s).fold(0.0, f64::max);
+    let most = moments().filter_map(|moment| moment.records_per_s).fold(0.0, f64::max);
     let rate = lines::over_time(seconds, (Axis::linear(most), Unit::Rate));
     figure(page, runs, "Records acked a second", |text, labels| {
-        let drawn = lines_of(runs, labels, |moment| Some(moment.records_per_s));
+        let drawn = lines_of(runs, labels, |moment| moment.records_per_s);
         lines::draw(text, FULL, &rate, "Records acked a second", &drawn);
     });
     let Some(axis) = latencies(runs, |moment| moment.p99) else { return };

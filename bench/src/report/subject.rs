@@ -14,6 +14,9 @@ use crate::run::result::{BEYOND_MIN, Document, Latency, QUANTILES};
 /// The most moments of a run. Intervals of longer runs are merged, histogram by histogram.
 const MOMENTS_MAX: usize = 240;
 
+/// How exact a log's times are, and a little more.
+const LOG_STEP_S: f64 = 0.0015;
+
 /// Settings that say nothing of what was measured.
 const PLACES: [&str; 2] = ["dir", "out"];
 
@@ -24,8 +27,9 @@ pub(super) struct Moment {
     pub(super) seconds: (f64, f64),
     /// Which repeat, from 0.
     pub(super) repeat: usize,
-    /// Records acked a second. A log counts batches: the repeat's mean of records a batch is taken for each.
-    pub(super) records_per_s: f64,
+    /// Records acked a second; nothing behind the measured time, where only what was in flight is acked. A log counts
+    /// batches: the repeat's mean of records a batch is taken for each.
+    pub(super) records_per_s: Option<f64>,
     /// Latency from the intended send time, in nanoseconds.
     pub(super) p50: u64,
     /// As above.
@@ -71,7 +75,7 @@ impl Subject {
         let mut damage = Vec::new();
         for (nth, repeat) in document.result.repeats.iter().enumerate() {
             let batches = repeat.latency_us.count.max(1);
-            gathered.begin(nth, repeat.records as f64 / batches as f64);
+            gathered.begin(nth, repeat.records as f64 / batches as f64, repeat.seconds);
             match folder::each_interval(dir, repeat, |interval| gathered.add(&interval)) {
                 Ok(()) => {}
                 Err(FolderError::Hlog(cut @ HlogError::Truncated { .. })) => {
@@ -147,6 +151,9 @@ struct Gathered {
     offset: f64,
     repeat: usize,
     records_a_batch: f64,
+    /// Where its measured time ends, and whether what is gathered is behind that.
+    until: f64,
+    is_behind: bool,
 }
 
 impl Gathered {
@@ -161,11 +168,14 @@ impl Gathered {
             offset: 0.0,
             repeat: 0,
             records_a_batch: 1.0,
+            until: 0.0,
+            is_behind: false,
         }
     }
 
-    fn begin(&mut self, repeat: usize, records_a_batch: f64) {
+    fn begin(&mut self, repeat: usize, records_a_batch: f64, seconds: f64) {
         (self.repeat, self.records_a_batch) = (repeat, records_a_batch);
+        (self.until, self.is_behind) = (seconds, false);
         self.span = (self.offset, self.offset);
     }
 
@@ -175,6 +185,11 @@ impl Gathered {
             return;
         }
         self.corrected.merge(&interval.latencies);
+        let is_behind = interval.start.as_secs_f64() > self.until - LOG_STEP_S;
+        if is_behind && !self.is_behind && self.span.1 > self.span.0 {
+            self.close();
+        }
+        self.is_behind = is_behind;
         self.now.merge(&interval.latencies);
         self.span.1 = self.offset + (interval.start + interval.length).as_secs_f64();
         // A little less, so that intervals as long as a moment are one each.
@@ -196,7 +211,8 @@ impl Gathered {
         self.moments.push(Moment {
             seconds: (begin, end),
             repeat: self.repeat,
-            records_per_s: batches * self.records_a_batch / (end - begin).max(1e-9),
+            records_per_s: (!self.is_behind)
+                .then(|| batches * self.records_a_batch / (end - begin).max(1e-9)),
             p50: self.now.quantile(0.5),
             p99: self.now.quantile(0.99),
             max: self.now.max(),
@@ -217,4 +233,28 @@ fn bands(latencies: &Latencies) -> Vec<(u16, u64)> {
         (nth, latencies.between(low, high - 1))
     });
     counts.filter(|(_, count)| *count > 0).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use super::*;
+
+    #[test]
+    fn what_is_acked_behind_the_measured_time_has_latencies_and_no_rate() {
+        let mut gathered = Gathered::new(2.0);
+        gathered.begin(0, 10.0, 2.0);
+        for (start, length, batches) in [(0, 1000, 100), (1000, 1000, 100), (2000, 3, 5)] {
+            let mut latencies = Latencies::new();
+            (0..batches).for_each(|_| latencies.record(1_000_000));
+            let [start, length] = [start, length].map(Duration::from_millis);
+            gathered.add(&Interval { uncorrected: false, start, length, latencies });
+        }
+        gathered.end(2.0);
+        let rates: Vec<_> = gathered.moments.iter().map(|moment| moment.records_per_s).collect();
+        assert_eq!(rates, [Some(1000.0), Some(1000.0), None]);
+        assert!(gathered.moments.iter().all(|moment| moment.p99 > 0));
+        assert_eq!(gathered.corrected.count(), 205);
+    }
 }
