@@ -4,6 +4,7 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use anyhow::{Context, Result};
+use clap::builder::RangedI64ValueParser;
 use clap::{Args, Command};
 use ringmain::types::FlushPolicy;
 use serde::{Deserialize, Serialize};
@@ -30,6 +31,21 @@ pub const LANES_MAX: u64 = 1 << 22;
 /// Longest a repeat may be measured.
 const SECONDS_MAX: Duration = Duration::from_secs(7 * 24 * 3600);
 
+/// Least and most of what is counted, on the command line and in a file.
+type Bounds = (u32, u32);
+const PARTITIONS: Bounds = (1, 100_000);
+const PRODUCERS: Bounds = (1, 4096);
+const CONSUMERS: Bounds = (0, 64);
+const IN_FLIGHT: Bounds = (1, 4096);
+const BATCH_RECORDS: Bounds = (1, 100_000);
+const REPEATS: Bounds = (1, 100);
+const KILLS: Bounds = (0, 100);
+const CORES: Bounds = (1, 256);
+
+fn within((least, most): Bounds) -> RangedI64ValueParser<u32> {
+    clap::value_parser!(u32).range(i64::from(least)..=i64::from(most))
+}
+
 /// Mean length that is assumed of a line of the payload, to tell how large batches are.
 const LINE_BYTES: u64 = 200;
 
@@ -43,16 +59,16 @@ pub struct Flags {
     #[arg(long, value_name = "DIR")]
     pub dir: Option<PathBuf>,
     /// Partitions [default: 1]
-    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..=100_000))]
+    #[arg(long, value_name = "N", value_parser = within(PARTITIONS))]
     pub partitions: Option<u32>,
     /// Producers, each with a schedule of its own [default: 1]
-    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..=4096))]
+    #[arg(long, value_name = "N", value_parser = within(PRODUCERS))]
     pub producers: Option<u32>,
     /// Consumers that read at the tail, each a share of the partitions [default: 0]
-    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(0..=64))]
+    #[arg(long, value_name = "N", value_parser = within(CONSUMERS))]
     pub consumers: Option<u32>,
     /// Most batches of a producer in flight [default: 16]
-    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..=4096))]
+    #[arg(long, value_name = "N", value_parser = within(IN_FLIGHT))]
     pub in_flight: Option<u32>,
     /// Records a second, all producers together, or max: closed loop [default: max]
     #[arg(long, value_name = "N/s|max")]
@@ -61,7 +77,7 @@ pub struct Flags {
     #[arg(long, value_name = "SHAPE")]
     pub arrival: Option<Arrival>,
     /// Records of a batch [default: 100]
-    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..=100_000))]
+    #[arg(long, value_name = "N", value_parser = within(BATCH_RECORDS))]
     pub batch_records: Option<u32>,
     /// Bytes of a record's value: lines, 100, 100..500, lognormal:MEDIAN:SIGMA or file:PATH
     /// [default: lines; 1KiB where the payload has none]
@@ -95,16 +111,16 @@ pub struct Flags {
     #[arg(long, value_name = "TIME")]
     pub warmup: Option<Seconds>,
     /// Repeats, each in partitions of its own [default: 3]
-    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..=100))]
+    #[arg(long, value_name = "N", value_parser = within(REPEATS))]
     pub repeats: Option<u32>,
     /// What is measured [default: ringmain]
     #[arg(long, value_name = "NAME", value_enum)]
     pub backend: Option<BackendName>,
     /// Times that a child under the same load is killed, and what it had acked read back [default: 1; 0 for null]
-    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(0..=100))]
+    #[arg(long, value_name = "N", value_parser = within(KILLS))]
     pub kills: Option<u32>,
     /// Cores that the log may use, a shard each; the producers have one of their own [default: 1]
-    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..=256))]
+    #[arg(long, value_name = "N", value_parser = within(CORES))]
     pub cores: Option<u32>,
     /// Seed of schedule, sizes and keys: the same one gives the same run [default: 1]
     #[arg(long, value_name = "N")]
@@ -345,9 +361,30 @@ impl Workload {
     }
 
     fn check(&self) -> Result<()> {
+        self.check_counts()?;
         self.check_load()?;
         self.check_sizes()?;
         self.check_backend()
+    }
+
+    /// What the command line refuses by itself may still stand in a file.
+    fn check_counts(&self) -> Result<()> {
+        let counts = [
+            ("partitions", self.partitions, PARTITIONS),
+            ("producers", self.producers, PRODUCERS),
+            ("consumers", self.consumers, CONSUMERS),
+            ("in-flight", self.in_flight, IN_FLIGHT),
+            ("batch-records", self.batch_records, BATCH_RECORDS),
+            ("repeats", self.repeats, REPEATS),
+            ("kills", self.kills, KILLS),
+            ("cores", self.cores, CORES),
+        ];
+        for (name, value, (least, most)) in counts {
+            if !(least..=most).contains(&value) {
+                return Err(usage(format!("--{name} {value}: from {least} to {most}")));
+            }
+        }
+        Ok(())
     }
 
     fn check_load(&self) -> Result<()> {

@@ -77,6 +77,26 @@ fn a_wrong_value_in_a_file_is_named() {
 }
 
 #[test]
+fn a_count_out_of_bounds_in_a_file_is_refused_as_on_the_command_line() {
+    for text in [
+        "partitions = 0",
+        "producers = 0",
+        "consumers = 65",
+        "in-flight = 0",
+        "batch-records = 0",
+        "repeats = 0",
+        "kills = 101",
+        "cores = 0",
+        "producers = 4000000000",
+    ] {
+        let error = Flags::parse(text).expect("of the right kind").resolve().expect_err(text);
+        assert!(error.is::<crate::usage::Usage>(), "{error}");
+        let (name, value) = text.split_once(" = ").expect("a key and a value");
+        assert!(error.to_string().contains(&format!("--{name} {value}: from ")), "{error}");
+    }
+}
+
+#[test]
 fn contradictions_are_refused_by_name() {
     let cases: [(Flags, &[&str]); 12] = [
         (flags(|f| f.arrival = Some(Arrival::Poisson)), &["--arrival poisson", "--rate"]),
