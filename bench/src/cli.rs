@@ -15,7 +15,7 @@ use crate::manual;
 use crate::plan::{self, Row};
 use crate::profile::command::Profile;
 use crate::reporting;
-use crate::run::{command::Run, compare::Compare, kill, search::Search};
+use crate::run::{command::Run, compare::Compare, kill, search::Search, selftest::Selftest};
 use crate::sweep::command as sweep;
 
 /// Shortest and longest run of `quick`.
@@ -167,7 +167,7 @@ pub enum Command {
     Compare(Compare),
     /// The method against targets of known behaviour
     #[command(after_help = SELFTEST_EXAMPLES)]
-    Selftest,
+    Selftest(Selftest),
     /// Bandwidth and latency of the raw device, by size and depth
     #[command(after_help = device::EXAMPLES)]
     Device(Device),

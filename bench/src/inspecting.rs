@@ -16,6 +16,7 @@ use ringmain::types::Offset;
 use serde_json::{Value, json};
 
 use crate::json::command_line;
+use crate::output;
 use crate::usage::usage;
 use crate::verdict::Verdict;
 use crate::{cli, workdir};
@@ -35,9 +36,9 @@ pub fn verify(flags: &cli::Verify) -> Result<Verdict> {
     }
     let healthy = report.problems.is_empty();
     if flags.json {
-        println!("{:#}", document(&report));
+        output::print(&format!("{:#}\n", document(&report)))?;
     } else {
-        tell(&flags.dir, &report);
+        output::print(&told_of(&flags.dir, &report))?;
     }
     Ok(if healthy { Verdict::Passed } else { Verdict::Failed })
 }
@@ -140,12 +141,12 @@ pub(crate) fn remarks(notes: &[Note], problems: &[Problem]) -> String {
     notes.chain(problems).collect()
 }
 
-fn tell(dir: &Path, report: &VerifyReport) {
-    print!("{}", remarks(&report.notes, &report.problems));
+fn told_of(dir: &Path, report: &VerifyReport) -> String {
     let verdict = if report.problems.is_empty() { "ok" } else { "DAMAGED" };
-    println!(
-        "{verdict}: {}: {} partitions, {} segments, {} batches, {} records, {} bytes, {} journal \
-         groups; {} problems",
+    format!(
+        "{}{verdict}: {}: {} partitions, {} segments, {} batches, {} records, {} bytes, {} journal groups; {} \
+         problems\n",
+        remarks(&report.notes, &report.problems),
         dir.display(),
         report.partitions,
         report.segments,
@@ -154,7 +155,7 @@ fn tell(dir: &Path, report: &VerifyReport) {
         report.bytes,
         report.journal_groups,
         report.problems.len(),
-    );
+    )
 }
 
 /// Cuts a partition and tells what was kept.
@@ -164,15 +165,10 @@ fn tell(dir: &Path, report: &VerifyReport) {
 pub fn repair(flags: &cli::Repair) -> Result<Verdict> {
     let at = Offset::new(flags.cut_at);
     let done = ringmain::repair(Config::new(&flags.dir), &flags.partition, at)?;
-    println!(
-        "{} ends at offset {at} now: {}, byte {}",
-        flags.partition,
-        done.segment.display(),
-        done.pos
-    );
-    for kept in done.kept {
-        println!("kept    {}", kept.display());
-    }
+    let (segment, pos) = (done.segment.display(), done.pos);
+    let mut text = format!("{} ends at offset {at} now: {segment}, byte {pos}\n", flags.partition);
+    text.extend(done.kept.iter().map(|kept| format!("kept    {}\n", kept.display())));
+    output::print(&text)?;
     Ok(Verdict::Passed)
 }
 

@@ -6,6 +6,7 @@ use anyhow::Result;
 use clap::Parser;
 use ringmain_bench::cli::{Cli, Command};
 use ringmain_bench::interrupt::{self, Interrupted};
+use ringmain_bench::run::folder::FolderError;
 use ringmain_bench::run::{command, compare, kill, search, selftest};
 use ringmain_bench::usage::Usage;
 use ringmain_bench::{
@@ -25,7 +26,7 @@ fn main() -> ExitCode {
             | Command::Device(_)
             | Command::Floor(_)
             | Command::AgainstFio(_)
-            | Command::Selftest
+            | Command::Selftest(_)
             | Command::Run(_)
             | Command::Search(_)
             | Command::Claims(_)
@@ -60,7 +61,7 @@ fn run(cli: Cli) -> Result<Verdict> {
         Command::Claims(flags) => claims::command::run(&flags),
         Command::Sweep(flags) => sweep::command::run(&flags),
         Command::Compare(flags) => compare::run(&flags),
-        Command::Selftest => selftest::run(),
+        Command::Selftest(flags) => selftest::run(flags),
         Command::Device(flags) => device::command::run(&flags),
         Command::Profile(flags) => profile::command::run(&flags),
         Command::CrashLoad(flags) => {
@@ -78,5 +79,6 @@ fn run(cli: Cli) -> Result<Verdict> {
 }
 
 fn code_of(error: &anyhow::Error) -> u8 {
-    if error.is::<Usage>() { WRONG_USE } else { CHECK_FAILED }
+    let foreign = error.downcast_ref().is_some_and(FolderError::is_foreign);
+    if error.is::<Usage>() || foreign { WRONG_USE } else { CHECK_FAILED }
 }

@@ -174,9 +174,7 @@ fn read(dirs: &[PathBuf]) -> Result<Runs> {
         return Ok(Runs::new(runs));
     }
     let text = wrong.iter().map(ToString::to_string).collect::<Vec<_>>().join("\n  ");
-    let foreign =
-        |error: &FolderError| matches!(error, FolderError::NoRun(_) | FolderError::Schema { .. });
-    Err(if wrong.iter().all(foreign) { usage(text) } else { anyhow!(text) })
+    Err(if wrong.iter().all(FolderError::is_foreign) { usage(text) } else { anyhow!(text) })
 }
 
 fn print(text: &str) -> Result<()> {

@@ -24,6 +24,7 @@ use crate::env::Env;
 use crate::interrupt::{self, Interrupted};
 use crate::json::command_line;
 use crate::neighbours::{Neighbours, Watch};
+use crate::output;
 use crate::payload::Payload;
 use crate::usage::usage;
 use crate::verdict::Verdict;
@@ -62,16 +63,13 @@ pub struct Run {
 pub fn run(flags: &Run) -> Result<Verdict> {
     let workload = Workload::from_parts(flags.workload.as_deref(), flags.flags.clone())?;
     if flags.dry_run {
-        print!("{}", workload.to_toml()?);
+        output::print(&workload.to_toml()?)?;
         return Ok(Verdict::Passed);
     }
     let profiler = flags.profiler.as_deref().map(Profiler::attach).transpose()?;
     let document = execute_under(&workload, flags.quiet, profiler.as_ref())?;
-    if flags.json {
-        println!("{}", document.text());
-    } else {
-        print!("{}", table(&document));
-    }
+    let text = if flags.json { document.text() + "\n" } else { table(&document) };
+    output::print(&text)?;
     if document.state == State::Interrupted {
         return Err(Interrupted.into());
     }

@@ -9,6 +9,8 @@ use serde_json::{Value, json};
 use super::folder;
 use super::repeats::{Difference, difference};
 use super::result::{Document, Repeat, SCHEMA, State};
+use crate::json::command_line;
+use crate::output;
 use crate::verdict::Verdict;
 
 /// Flags of `compare`.
@@ -113,22 +115,20 @@ pub fn run(flags: &Compare) -> Result<Verdict> {
                    "significant": found.is_significant()})
         });
         let document = json!({
-            "schema": SCHEMA, "kind": "compare", "comparable": obstacles.is_empty(), "obstacles": obstacles,
+            "schema": SCHEMA, "kind": "compare", "command": command_line(std::env::args()),
+            "comparable": obstacles.is_empty(), "obstacles": obstacles,
             "method": "welch_t", "figures": figures.collect::<Vec<_>>(), "worse": worse,
         });
-        println!("{}", serde_json::to_string_pretty(&document)?);
+        output::print(&(serde_json::to_string_pretty(&document)? + "\n"))?;
     } else {
-        for (name, found) in &rows {
+        let row = |(name, found): &(&str, Difference)| {
             let [low, high] = found.interval.map(|share| share * 100.0);
             let word = if found.is_significant() { "differs" } else { "no difference shown" };
-            println!(
-                "{name:<15}{:+7.1} %  95 % interval {low:+.1} to {high:+.1} %  {word}",
-                found.change * 100.0
-            );
-        }
-        for what in &obstacles {
-            println!("not comparable: {what}");
-        }
+            let change = found.change * 100.0;
+            format!("{name:<15}{change:+7.1} %  95 % interval {low:+.1} to {high:+.1} %  {word}\n")
+        };
+        let obstacles = obstacles.iter().map(|what| format!("not comparable: {what}\n"));
+        output::print(&rows.iter().map(row).chain(obstacles).collect::<String>())?;
     }
     // A gate that can't tell must not say that all is well.
     let cannot_tell = flags.fail_on.is_some() && !obstacles.is_empty();

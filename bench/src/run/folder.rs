@@ -64,6 +64,13 @@ pub enum FolderError {
     },
 }
 
+impl FolderError {
+    /// Whether it is not this tool's to read at all: the one who named it is wrong, not the run.
+    pub fn is_foreign(&self) -> bool {
+        matches!(self, Self::NoRun(_) | Self::Schema { .. })
+    }
+}
+
 /// A run's directory, being written.
 #[derive(Clone, Debug)]
 pub struct Folder {

@@ -5,10 +5,12 @@ use clap::Args;
 use serde_json::json;
 
 use super::command::{Run, execute};
-use super::result::SCHEMA;
+use super::result::{SCHEMA, State};
 use super::values::{Rate, Seconds};
 use super::workload::Workload;
-use crate::interrupt;
+use crate::interrupt::{self, Interrupted};
+use crate::json::command_line;
+use crate::output;
 use crate::usage::usage;
 use crate::verdict::Verdict;
 
@@ -33,7 +35,7 @@ pub struct Search {
 }
 
 /// The highest rate that holds, and the lowest that does not.
-#[derive(Clone, Copy, Debug, PartialEq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq)]
 pub struct Bracket {
     /// None if even the lowest rate tried did not hold.
     pub holds: Option<f64>,
@@ -45,9 +47,12 @@ pub struct Bracket {
 /// `RESOLUTION`.
 ///
 /// # Errors
-/// What `probe` fails with.
-pub fn bracket(first: f64, mut probe: impl FnMut(f64) -> Result<bool>) -> Result<Bracket> {
-    let mut found = Bracket { holds: None, fails: None };
+/// What `probe` fails with; `found` has what was found until then.
+pub fn bracket(
+    first: f64,
+    found: &mut Bracket,
+    mut probe: impl FnMut(f64) -> Result<bool>,
+) -> Result<()> {
     let mut rate = first;
     for _ in 0..PROBES_MAX {
         if probe(rate)? {
@@ -63,7 +68,7 @@ pub fn bracket(first: f64, mut probe: impl FnMut(f64) -> Result<bool>) -> Result
             (None, None) => break,
         };
     }
-    Ok(found)
+    Ok(())
 }
 
 /// Runs it.
@@ -79,14 +84,15 @@ pub fn run(flags: &Search) -> Result<Verdict> {
     // One kill shows what the many probes of one workload would show again and again.
     workload.kills = flags.run.flags.kills.unwrap_or(0);
     if flags.run.dry_run {
-        print!("{}", workload.to_toml()?);
+        output::print(&workload.to_toml()?)?;
         return Ok(Verdict::Passed);
     }
     let first = if let Rate::PerSecond(rate) = workload.rate { rate } else { FIRST };
     let bound_us = flags.p99.0.as_secs_f64() * 1e6;
     let mut probes = Vec::new();
     let mut clean = true;
-    let found = bracket(first, |rate| {
+    let mut found = Bracket::default();
+    let searched = bracket(first, &mut found, |rate| {
         interrupt::check()?;
         workload.rate = Rate::PerSecond(rate.round());
         let document = execute(&workload, flags.run.quiet)?;
@@ -104,16 +110,28 @@ pub fn run(flags: &Search) -> Result<Verdict> {
             "directory": document.directory,
         }));
         Ok(holds)
-    })?;
+    });
+    let stopped = match searched {
+        Err(error) if error.is::<Interrupted>() && !probes.is_empty() => true,
+        searched => {
+            searched?;
+            false
+        }
+    };
     let resolution = found.holds.zip(found.fails).map(|(low, high)| high / low - 1.0);
     if flags.run.json {
         let document = json!({
-            "schema": SCHEMA, "kind": "search", "bound_p99_us": bound_us,
+            "schema": SCHEMA, "kind": "search", "command": command_line(std::env::args()),
+            "state": if stopped { State::Interrupted } else { State::Complete }, "bound_p99_us": bound_us,
             "records_per_s": found.holds, "fails_at": found.fails, "resolution": resolution, "probes": probes,
         });
-        println!("{}", serde_json::to_string_pretty(&document)?);
+        output::print(&(serde_json::to_string_pretty(&document)? + "\n"))?;
     } else {
-        println!("{}", sentence(found, flags.p99));
+        let until = if stopped { "stopped early; so far: " } else { "" };
+        output::print(&format!("{until}{}\n", sentence(found, flags.p99)))?;
+    }
+    if stopped {
+        return Err(Interrupted.into());
     }
     Ok(if clean && found.holds.is_some() { Verdict::Passed } else { Verdict::Failed })
 }
@@ -138,12 +156,12 @@ mod tests {
     #[test]
     fn the_highest_rate_that_holds_is_found_to_the_resolution_from_either_side() {
         for (first, knee) in [(10_000.0, 123_456.0), (10_000.0, 777.0), (50.0, 51.0)] {
-            let mut probes = 0;
-            let found = bracket(first, |rate| {
+            let (mut probes, mut found) = (0, Bracket::default());
+            let searched = bracket(first, &mut found, |rate| {
                 probes += 1;
                 Ok(rate <= knee)
             });
-            let found = found.expect("runs");
+            searched.expect("runs");
             let (low, high) = (found.holds.expect("one holds"), found.fails.expect("one fails"));
             assert!(low <= knee && knee < high, "{low} {high}");
             assert!(high / low <= 1.0 + RESOLUTION && probes <= PROBES_MAX, "{probes}");
@@ -151,10 +169,21 @@ mod tests {
     }
 
     #[test]
+    fn what_was_found_before_the_user_stopped_it_is_kept() {
+        let mut found = Bracket::default();
+        let searched = bracket(100.0, &mut found, |rate| {
+            if rate > 300.0 { Err(Interrupted.into()) } else { Ok(true) }
+        });
+        assert!(searched.expect_err("stopped").is::<Interrupted>());
+        assert_eq!(found, Bracket { holds: Some(200.0), fails: None });
+    }
+
+    #[test]
     fn a_bound_that_nothing_or_everything_holds_is_said() {
-        let never = bracket(10.0, |_| Ok(false)).expect("runs");
+        let (mut never, mut always) = (Bracket::default(), Bracket::default());
+        bracket(10.0, &mut never, |_| Ok(false)).expect("runs");
         assert_eq!(never.holds, None);
-        let always = bracket(10.0, |_| Ok(true)).expect("runs");
+        bracket(10.0, &mut always, |_| Ok(true)).expect("runs");
         assert_eq!(always.fails, None);
         assert!(sentence(never, Seconds(std::time::Duration::from_millis(2))).contains("no rate"));
     }

@@ -3,6 +3,8 @@
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result};
+use clap::Args;
+use serde::Serialize;
 
 use super::backend::{Backend, Instance};
 use super::backends::null::Null;
@@ -17,6 +19,8 @@ use super::workload::Workload;
 use crate::fio::{self, Agreement, Compared};
 use crate::histogram::Latencies;
 use crate::interrupt;
+use crate::json::command_line;
+use crate::output;
 use crate::payload::Payload;
 use crate::random::Random;
 use crate::verdict::Verdict;
@@ -31,8 +35,45 @@ const OVERHEAD_NS_MAX: f64 = 150.0;
 /// Fewest records a second against nothing, on one core.
 const CEILING_MIN: f64 = 3e6;
 
+/// Version of the document that `--json` prints.
+const SCHEMA: u32 = 1;
+
+/// Flags of `selftest`.
+#[derive(Args, Clone, Copy, Debug)]
+pub struct Selftest {
+    /// Print one JSON document (docs/json.md)
+    #[arg(long)]
+    pub json: bool,
+}
+
+/// What is printed with `--json`.
+#[derive(Debug, Serialize)]
+struct Document {
+    schema: u32,
+    command: String,
+    passed: bool,
+    checks: Vec<Check>,
+    skipped: Vec<&'static str>,
+}
+
+impl Document {
+    /// A check a line; the verdict is the last one.
+    fn lines(&self) -> String {
+        let mut lines: Vec<_> = self.skipped.iter().map(|what| format!("skipped {what}")).collect();
+        lines.extend(self.checks.iter().map(|Check { name, holds, detail }| {
+            format!("{:<8}{name}: {detail}", if *holds { "ok" } else { "FAILED" })
+        }));
+        let (all, failed) = (self.checks.len(), self.checks.iter().filter(|it| !it.holds).count());
+        lines.push(match failed {
+            0 => format!("selftest passed: {all} checks"),
+            _ => format!("selftest FAILED: {failed} of {all} checks"),
+        });
+        lines.join("\n") + "\n"
+    }
+}
+
 /// What a check came to.
-#[derive(Clone, Debug, PartialEq)]
+#[derive(Clone, Debug, PartialEq, Serialize)]
 pub struct Check {
     /// What is proved.
     pub name: &'static str,
@@ -222,7 +263,7 @@ pub fn device_against_fio() -> Result<Option<Check>> {
 ///
 /// # Errors
 /// If one can't run.
-pub fn run() -> Result<Verdict> {
+pub fn run(flags: Selftest) -> Result<Verdict> {
     let mut checks = vec![
         freeze().context("the freeze")?,
         formula().context("the queue")?,
@@ -231,20 +272,20 @@ pub fn run() -> Result<Verdict> {
         pacing(2.0).context("the schedule")?,
     ];
     interrupt::check()?;
+    let mut skipped = Vec::new();
     match device_against_fio().context("device against fio")? {
         Some(check) => checks.push(check),
-        None => println!("skipped device against fio: fio is not installed"),
+        None => skipped.push("device against fio: fio is not installed"),
     }
-    for Check { name, holds, detail } in &checks {
-        println!("{:<8}{name}: {detail}", if *holds { "ok" } else { "FAILED" });
-    }
-    let failed = checks.iter().filter(|check| !check.holds).count();
-    if failed > 0 {
-        println!("selftest FAILED: {failed} of {} checks", checks.len());
-        return Ok(Verdict::Failed);
-    }
-    println!("selftest passed: {} checks", checks.len());
-    Ok(Verdict::Passed)
+    let passed = checks.iter().all(|check| check.holds);
+    let command = command_line(std::env::args());
+    let document = Document { schema: SCHEMA, command, passed, checks, skipped };
+    output::print(&if flags.json {
+        serde_json::to_string_pretty(&document)? + "\n"
+    } else {
+        document.lines()
+    })?;
+    Ok(if passed { Verdict::Passed } else { Verdict::Failed })
 }
 
 #[cfg(test)]

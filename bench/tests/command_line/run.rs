@@ -2,11 +2,12 @@
 
 use std::fs;
 use std::io::Read;
-use std::process::{Child, Stdio};
+use std::path::PathBuf;
+use std::process::{Child, Command, Stdio};
 
 use serde_json::Value;
 
-use super::{INTERRUPTED, OK, Place, WRONG_USE, stderr};
+use super::{DAMAGED, INTERRUPTED, OK, Place, WRONG_USE, stderr};
 
 const SHORT: &str = "--quiet --json --seconds 300ms --warmup 100ms --repeats 1 --segment-bytes 8MiB \
                      --prepare fallocate --payload generated:2 --in-flight 8";
@@ -39,6 +40,24 @@ fn every_backend_is_measured_and_what_it_acked_is_there_after_its_end_and_after_
         assert!(result["records_per_s"].as_f64() > Some(0.0), "{line}: {result}");
         assert!(result["raw_flush_us"].as_f64() > Some(0.0), "{line}: {result}");
         assert!(result["server"]["write_amplification"].as_f64() >= Some(1.0), "{line}: {result}");
+        let (phases, written) = (&result["phases_us"], &result["server"]["flushes"]);
+        let of = if line.contains("ringmain") || line.contains("sync") {
+            "operations"
+        } else {
+            "batches"
+        };
+        assert_eq!(phases["of"], of, "{line}");
+        if line.contains("--flush") {
+            assert!(phases["write"]["p50"].as_f64() > Some(0.0), "{line}: {phases}");
+            assert_eq!(
+                (&phases["flush"], &phases["flush_has_write"]),
+                (&Value::Null, &false.into())
+            );
+        } else {
+            assert!(phases["flush"]["p50"].as_f64() > Some(0.0), "{line}: {phases}");
+            assert_eq!(phases["flush_has_write"], phases["write"].is_null(), "{line}: {phases}");
+            assert!(written.as_u64() > Some(0), "{line}");
+        }
         assert_eq!(verify["verified"], true, "{line}: {verify}");
         let kills = verify["kills"].as_array().expect("an array");
         assert!(kills.len() == 1 && kills[0]["acked"].as_u64() > Some(0), "{line}: {verify}");
@@ -70,6 +89,28 @@ fn a_run_that_cannot_be_says_why_in_one_line_and_leaves_nothing() {
         assert!(words.iter().all(|word| told.contains(word)), "{line}: {told}");
         assert_eq!(told.lines().count(), 1, "{line}: {told}");
         assert_eq!(place.names(), [file], "{line}");
+    }
+}
+
+#[test]
+fn what_is_no_run_or_of_another_schema_is_wrong_use_to_compare() {
+    let place = Place::new("compare-wrong");
+    for (name, summary) in [("newer", "{\"schema\": 7}"), ("cut", "{\"schema\": 1, \"ki")] {
+        fs::create_dir(place.0.join(name)).expect("made");
+        fs::write(place.0.join(name).join("summary.json"), summary).expect("written");
+    }
+    fs::create_dir(place.0.join("empty")).expect("made");
+    let cases = [
+        ("absent", WRONG_USE, "no summary.json in it; name a directory that run has written"),
+        ("empty", WRONG_USE, "no summary.json in it"),
+        ("newer", WRONG_USE, "schema 7, and this tool reads 1"),
+        ("cut", DAMAGED, "no whole JSON document"),
+    ];
+    for (name, code, words) in cases {
+        let output = place.run(&["compare", name, name, "--fail-on", "5%"]);
+        assert_eq!(output.status.code(), Some(code), "{name}: {}", stderr(&output));
+        assert!(stderr(&output).contains(words), "{name}: {}", stderr(&output));
+        assert!(output.stdout.is_empty(), "{name}");
     }
 }
 
@@ -124,4 +165,72 @@ fn ctrl_c_before_anything_was_measured_leaves_nothing() {
     assert_eq!(code, Some(INTERRUPTED));
     let kept = document["state"] == "interrupted";
     assert_eq!(place.names().len(), usize::from(kept), "{:?}", place.names());
+}
+
+/// A small file system in memory, mounted until it is dropped. `None`, with a message, where that is forbidden.
+struct Small {
+    at: PathBuf,
+    place: Place,
+}
+
+impl Small {
+    fn new(test: &str, mib: u32) -> Option<Self> {
+        let place = Place::new(test);
+        let at = place.0.join("disk");
+        fs::create_dir(&at).expect("made");
+        let small = Self { at, place };
+        let mounted = small.mount(&format!("size={mib}m"));
+        if !mounted {
+            eprintln!("skipped: no tmpfs can be mounted here");
+        }
+        mounted.then_some(small)
+    }
+
+    fn mount(&self, options: &str) -> bool {
+        let mut command = Command::new("mount");
+        command.args(["-t", "tmpfs", "-o", options, "none"]).arg(&self.at);
+        command.stderr(Stdio::null()).status().is_ok_and(|status| status.success())
+    }
+}
+
+impl Drop for Small {
+    fn drop(&mut self) {
+        // Lazily: what a failing test still has open does not keep the mount.
+        let _ = Command::new("umount").arg("-l").arg(&self.at).stderr(Stdio::null()).status();
+    }
+}
+
+#[test]
+fn without_space_for_the_raw_device_the_run_is_measured_and_says_so() {
+    let Some(disk) = Small::new("run-small", 100) else { return };
+    let line = format!("{SHORT} --backend pwrite --kills 0 --dir disk/data");
+    let (code, document, told) = run(&disk.place, &line);
+    assert_eq!(code, Some(OK), "{told}");
+    let kinds = document["warnings"].as_array().expect("an array").iter().map(|w| &w["kind"]);
+    assert_eq!(kinds.filter(|kind| *kind == "device_not_measured").count(), 1, "{document}");
+    let result = &document["result"];
+    assert!(result["records_per_s"].as_f64() > Some(0.0), "{result}");
+    for absent in ["device_mib_per_s", "percent_of_device", "raw_flush_us"] {
+        assert_eq!(result[absent], Value::Null, "{absent}");
+    }
+    assert_eq!(fs::read_dir(&disk.at).expect("readable").count(), 0, "the data is gone");
+}
+
+#[test]
+fn a_disk_that_is_full_or_read_only_is_said_before_a_load_and_nothing_is_left() {
+    let Some(disk) = Small::new("run-full", 30) else { return };
+    let line = format!("{SHORT} --backend pwrite --prepare none --kills 0 --dir disk/data");
+    let line = line.replacen("--prepare fallocate", "", 1);
+    let (code, _, told) = run(&disk.place, &line);
+    assert_eq!(code, Some(WRONG_USE), "{told}");
+    assert!(told.contains("too few for a load") && told.lines().count() == 1, "{told}");
+    assert_eq!(fs::read_dir(&disk.at).expect("readable").count(), 0, "the data is gone");
+    assert!(disk.mount("remount,ro"), "a tmpfs can be made read-only");
+    let (code, _, told) = run(&disk.place, &line);
+    assert_eq!(code, Some(WRONG_USE), "{told}");
+    assert!(told.contains("Read-only") && told.contains("may write to"), "{told}");
+    assert!(
+        fs::read_dir(disk.place.0.join("results")).map_or(0, Iterator::count) == 0,
+        "no result"
+    );
 }
