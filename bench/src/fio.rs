@@ -31,9 +31,9 @@ const PAYLOAD_BYTES: usize = 32 << 20;
 /// A turn's warm-up, as a share of it.
 const WARM_UP: f64 = 0.2;
 
-/// From larger requests on fio gets its buffers in huge pages, as `device` has them. Of small pages a request is so many
-/// pieces that it takes the disk longer, and one of 1 MiB is more pieces than many disks take at once: the kernel then
-/// cuts it in two. Small requests have few pieces, and fit the memory that an ordinary user may lock.
+/// For larger requests fio gets its buffers in huge pages, as `device` has them. Of small pages a request is so many
+/// pieces that the disk takes longer, and one of 1 MiB is more pieces than many disks take at once: the kernel then cuts
+/// it in two. Small requests have few pieces, and fit the memory that an ordinary user may lock.
 const SMALL_BYTES: usize = 64 << 10;
 
 /// Bytes of a huge page.
