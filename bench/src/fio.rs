@@ -32,8 +32,8 @@ const PAYLOAD_BYTES: usize = 32 << 20;
 const WARM_UP: f64 = 0.2;
 
 /// For larger requests fio gets its buffers in huge pages, as `device` has them. Of small pages a request is so many
-/// pieces that the disk takes longer, and one of 1 MiB is more pieces than many disks take at once: the kernel then cuts
-/// it in two. Small requests have few pieces, and fit the memory that an ordinary user may lock.
+/// pieces that the disk takes longer, and one of 1 MiB is more pieces than many disks take at once: the kernel then
+/// cuts it in two. Small requests have few pieces, and fit the memory that an ordinary user may lock.
 const SMALL_BYTES: usize = 64 << 10;
 
 /// Bytes of a huge page.

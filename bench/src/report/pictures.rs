@@ -129,7 +129,8 @@ pub(super) fn heat_maps(page: &mut String, runs: &[Subject]) {
     heat::legend(page);
     let (sheets, class): (&[Sheet], _) = if runs.len() == 1 { (FULL, "") } else { (CARD, "cards") };
     put(page, format_args!("<div class=\"{class}\">\n"));
-    for (nth, run) in runs.iter().enumerate() {
+    let drawn = runs.iter().enumerate().filter(|(_, run)| !run.moments.is_empty());
+    for (nth, run) in drawn {
         let mut map = Heat::new(longest(runs), run.moments.len().max(1) * moments_share(run, runs));
         for moment in &run.moments {
             map.add(f64::midpoint(moment.seconds.0, moment.seconds.1), &moment.bands);
