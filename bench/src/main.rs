@@ -44,7 +44,7 @@ fn main() -> ExitCode {
             ExitCode::from(interrupt::EXIT_CODE)
         }
         Err(error) => {
-            eprintln!("ringmain-bench: {error:#}");
+            eprintln!("ringmain-bench: {}", told(&error));
             ExitCode::from(code_of(&error))
         }
     }
@@ -78,7 +78,34 @@ fn run(cli: Cli) -> Result<Verdict> {
     }
 }
 
+/// The error and its causes in one line. Some tell their cause themselves: it is not told again.
+fn told(error: &anyhow::Error) -> String {
+    error.chain().map(ToString::to_string).fold(String::new(), |told, cause| {
+        if told.is_empty() {
+            cause
+        } else if told.ends_with(&cause) {
+            told
+        } else {
+            format!("{told}: {cause}")
+        }
+    })
+}
+
 fn code_of(error: &anyhow::Error) -> u8 {
     let foreign = error.downcast_ref().is_some_and(FolderError::is_foreign);
     if error.is::<Usage>() || foreign { WRONG_USE } else { CHECK_FAILED }
+}
+
+#[cfg(test)]
+mod tests {
+    use anyhow::anyhow;
+
+    use super::*;
+
+    #[test]
+    fn a_cause_that_was_told_already_is_not_told_again() {
+        let disk = anyhow!("no space").context("calibrating failed: no space");
+        assert_eq!(told(&disk.context("cannot open")), "cannot open: calibrating failed: no space");
+        assert_eq!(told(&anyhow!("gone").context("cannot read")), "cannot read: gone");
+    }
 }

@@ -109,6 +109,8 @@ impl Setting<'_> {
     /// If something fails. Damage is a finding.
     pub fn repeat(&self, nth: u32, dir: &Path, log: Option<&Path>, live: Live) -> Result<One> {
         let workload = self.workload;
+        // Before the backend takes its space, and after: what is left then is for the load.
+        room(dir)?;
         let mut instance = self.backend.open(dir, workload)?;
         let times = Times::of(workload, room(dir)?);
         let maker = Maker::new(workload, self.payload, nth)?;

@@ -203,7 +203,7 @@ impl Drop for Small {
 #[test]
 fn without_space_for_the_raw_device_the_run_is_measured_and_says_so() {
     let Some(disk) = Small::new("run-small", 100) else { return };
-    let line = format!("{SHORT} --backend pwrite --kills 0 --dir disk/data");
+    let line = format!("{SHORT} --backend pwrite --rate 5000/s --kills 0 --dir disk/data");
     let (code, document, told) = run(&disk.place, &line);
     assert_eq!(code, Some(OK), "{told}");
     let kinds = document["warnings"].as_array().expect("an array").iter().map(|w| &w["kind"]);
@@ -221,10 +221,12 @@ fn a_disk_that_is_full_or_read_only_is_said_before_a_load_and_nothing_is_left() 
     let Some(disk) = Small::new("run-full", 30) else { return };
     let line = format!("{SHORT} --backend pwrite --prepare none --kills 0 --dir disk/data");
     let line = line.replacen("--prepare fallocate", "", 1);
-    let (code, _, told) = run(&disk.place, &line);
-    assert_eq!(code, Some(WRONG_USE), "{told}");
-    assert!(told.contains("too few for a load") && told.lines().count() == 1, "{told}");
-    assert_eq!(fs::read_dir(&disk.at).expect("readable").count(), 0, "the data is gone");
+    for backend in ["pwrite", "ringmain"] {
+        let (code, _, told) = run(&disk.place, &line.replacen("pwrite", backend, 1));
+        assert_eq!(code, Some(WRONG_USE), "{told}");
+        assert!(told.contains("too few for a load") && told.lines().count() == 1, "{told}");
+        assert_eq!(fs::read_dir(&disk.at).expect("readable").count(), 0, "the data is gone");
+    }
     assert!(disk.mount("remount,ro"), "a tmpfs can be made read-only");
     let (code, _, told) = run(&disk.place, &line);
     assert_eq!(code, Some(WRONG_USE), "{told}");
