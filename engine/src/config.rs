@@ -4,6 +4,7 @@ use std::path::PathBuf;
 
 use crate::command::sockets::ReadPath;
 use crate::error::OpenError;
+use crate::limits::JOURNAL_BYTES_MAX;
 pub use crate::ring::backend::Backend;
 use crate::types::{Durability, FlushPolicy, PartitionName, Prepare, Retention, WriteMode};
 
@@ -87,7 +88,7 @@ impl Config {
         if !((8 << 20)..=(1 << 40)).contains(&self.memory_bytes) {
             return bad("memory_bytes", self.memory_bytes.to_string(), "8 MiB to 1 TiB");
         }
-        if !((4 << 20)..=(4 << 30)).contains(&self.journal_bytes) {
+        if !((4 << 20)..=JOURNAL_BYTES_MAX).contains(&self.journal_bytes) {
             return bad("journal_bytes", self.journal_bytes.to_string(), "4 MiB to 4 GiB");
         }
         if !((64 << 10)..=i32::MAX as u64).contains(&self.segment_bytes) {

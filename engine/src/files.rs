@@ -1,11 +1,13 @@
 //! Small files written and read whole.
 
-use std::io;
+use std::fs::File;
+use std::io::{self, Read};
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use crate::buffers::{Arena, CHUNK_BYTES_MAX, Chunk};
 use crate::command::{Disk, Done, FileHandle, Op, OpenMode};
+use crate::limits::SMALL_FILE_BYTES_MAX;
 
 /// Files replaced so far by this process.
 static REPLACED: AtomicU64 = AtomicU64::new(0);
@@ -55,7 +57,15 @@ async fn write_all<D: Disk>(
     disk.run(Op::Sync { file, data_only: false }).await.map(drop)
 }
 
-/// Reads a file whole. `Ok(None)` if there is none.
+/// The first bytes of a file without a ring, at most `max` of them: a file as long as its kind can be is read whole,
+/// and one that somebody made longer takes no memory by its length.
+pub(crate) fn read_at_most(path: &Path, max: u64) -> io::Result<Vec<u8>> {
+    let mut bytes = Vec::new();
+    File::open(path)?.take(max).read_to_end(&mut bytes)?;
+    Ok(bytes)
+}
+
+/// Reads a file whole, or its first [`SMALL_FILE_BYTES_MAX`] bytes. `Ok(None)` if there is none.
 pub(crate) async fn read_small<D: Disk>(
     disk: &D,
     arena: &Arena,
@@ -74,7 +84,7 @@ pub(crate) async fn read_small<D: Disk>(
 
 async fn read_all<D: Disk>(disk: &D, arena: &Arena, file: FileHandle) -> io::Result<Vec<u8>> {
     let length = match disk.run(Op::Length { file }).await? {
-        Done::Length(length) => length as usize,
+        Done::Length(length) => length.min(SMALL_FILE_BYTES_MAX) as usize,
         _ => unreachable!("a length gives a length"),
     };
     let mut bytes = Vec::new();

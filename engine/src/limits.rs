@@ -180,6 +180,22 @@ pub const HEADER_READ_BYTES: u64 = 8192;
 /// Places where a log's end was taken back that are told apart: older ones are told as if they had gone deeper.
 pub const CUTS_KEPT_MAX: usize = 64;
 
+/// Most bytes of data in a segment that is appended to: a last block that is padded, of the largest size there is,
+/// still has positions. Kafka's own may be longer.
+pub const SEGMENT_DATA_BYTES_MAX: u64 = i32::MAX as u64 - 64 * 1024;
+
+/// Largest journal of a shard, in bytes. What lies behind is none of the engine's, and is not read.
+pub const JOURNAL_BYTES_MAX: u64 = 4 * 1024 * 1024 * 1024;
+
+/// Most bytes that are read of any file but a segment or a journal. The longest is an index with an entry for every 64
+/// bytes of the largest segment.
+pub const SMALL_FILE_BYTES_MAX: u64 = 512 * 1024 * 1024;
+
+const _: () = {
+    let entries = (1 << 31) / 64;
+    assert!(SMALL_FILE_BYTES_MAX >= 12 * entries, "every index can be read");
+};
+
 /// Reads in flight ahead of a scan, of one chunk each.
 pub const READ_AHEAD: usize = 4;
 

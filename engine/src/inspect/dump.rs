@@ -1,6 +1,5 @@
 //! Shows what is on disk, item by item, for a program to print.
 
-use std::fs;
 use std::ops::ControlFlow;
 use std::path::Path;
 
@@ -9,12 +8,14 @@ use super::place::{self, FileKind, Place};
 use super::source::{Step, Walker};
 use crate::batch::{BatchHeader, BatchView, RecordView};
 use crate::error::OpenError;
+use crate::files::read_at_most;
 use crate::format::checkpoint::{EpochStart, decode_epochs, decode_offsets};
 use crate::format::index::{OFFSET_ENTRY_BYTES, OffsetEntry, TIME_ENTRY_BYTES, TimeEntry};
 use crate::format::meta::{BLOCK_BYTES_MIN, DirectoryMeta, JournalsMeta, PartitionMeta};
 use crate::format::names;
 use crate::format::seal::Seal;
 use crate::journal::group::{EntryKind, Group};
+use crate::limits::{JOURNAL_BYTES_MAX, SMALL_FILE_BYTES_MAX};
 use crate::types::{Incarnation, Offset, PartitionName};
 
 /// What is shown.
@@ -182,7 +183,8 @@ impl Dump<'_> {
         if kind == FileKind::Segment {
             return self.segment(path).map_err(|e| OpenError::io(path, "reading", e));
         }
-        let bytes = fs::read(path).map_err(|e| OpenError::io(path, "reading", e))?;
+        let max = if kind == FileKind::Journal { JOURNAL_BYTES_MAX } else { SMALL_FILE_BYTES_MAX };
+        let bytes = read_at_most(path, max).map_err(|e| OpenError::io(path, "reading", e))?;
         let base = || {
             let name = path.file_stem().unwrap_or_default().to_string_lossy();
             names::segment_base(&format!("{name}.log")).unwrap_or_default()

@@ -1,16 +1,17 @@
 //! The journals of a directory that was not closed cleanly: what a recovery would lay over the segments.
 
 use std::collections::{BTreeMap, HashMap};
-use std::fs;
 use std::path::{Path, PathBuf};
 
 use super::VerifyReport;
 use super::place::Listing;
 use crate::error::OpenError;
+use crate::files::read_at_most;
 use crate::format::meta::{BLOCK_BYTES_MIN, JournalsMeta};
 use crate::format::names;
 use crate::journal::group::{FILE_HEADER_BLOCKS, FileHeader, VERSION};
 use crate::journal::replay::{Suspects, replay};
+use crate::limits::JOURNAL_BYTES_MAX;
 use crate::types::{Incarnation, Offset};
 
 /// A journal in memory.
@@ -50,7 +51,8 @@ pub(super) fn load(
     let mut loaded = Vec::new();
     for name in &listing.journals {
         let path = dir.join(name);
-        let bytes = fs::read(&path).map_err(|e| OpenError::io(&path, "reading", e))?;
+        let bytes = read_at_most(&path, JOURNAL_BYTES_MAX)
+            .map_err(|e| OpenError::io(&path, "reading", e))?;
         let Some(header) = header(&path, &bytes)? else {
             if bytes.iter().any(|byte| *byte != 0) {
                 report.problem(&path, 0, None, "the file header is damaged: what it held is lost");

@@ -5,14 +5,15 @@
 
 use std::collections::HashMap;
 use std::fmt;
-use std::fs;
 use std::path::{Path, PathBuf};
 
 use crate::error::OpenError;
+use crate::files::read_at_most;
 use crate::format::checkpoint::decode_offsets;
 use crate::format::fixed::FixedError;
 use crate::format::meta::{BLOCK_BYTES_MIN, DirectoryMeta, JournalsMeta};
 use crate::format::names;
+use crate::limits::SMALL_FILE_BYTES_MAX;
 use crate::types::{Incarnation, Offset, PartitionName};
 
 mod derived;
@@ -226,7 +227,7 @@ fn checkpoint(
 }
 
 fn read_optional(path: &Path) -> Result<Option<Vec<u8>>, OpenError> {
-    match fs::read(path) {
+    match read_at_most(path, SMALL_FILE_BYTES_MAX) {
         Ok(bytes) => Ok(Some(bytes)),
         Err(error) if error.kind() == std::io::ErrorKind::NotFound => Ok(None),
         Err(error) => Err(OpenError::io(path, "reading", error)),

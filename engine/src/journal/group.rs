@@ -61,8 +61,10 @@ impl Entry {
 
     fn decode(bytes: &[u8]) -> Option<Self> {
         let segment = i64::from_be_bytes(bytes[8..16].try_into().ok()?);
-        let pos = u32_at(bytes, 16);
-        if segment < 0 || i32::try_from(pos).is_err() {
+        let (pos, length) = (u32_at(bytes, 16), u32_at(bytes, 20));
+        // A segment ends where its positions do.
+        let end = pos.checked_add(length).map(i32::try_from);
+        if segment < 0 || !matches!(end, Some(Ok(_))) {
             return None;
         }
         let kind = match u32_at(bytes, 24) {
@@ -74,7 +76,7 @@ impl Entry {
             incarnation: Incarnation(u64_at(bytes, 0)),
             segment: Offset::new(segment),
             pos: Pos::new(pos.into()),
-            bytes: u32_at(bytes, 20),
+            bytes: length,
             kind,
         })
     }

@@ -12,6 +12,7 @@ use crate::format::meta::{BLOCK_BYTES_MAX, BLOCK_BYTES_MIN};
 use crate::format::names;
 use crate::journal::group::{Entry, FILE_HEADER_BLOCKS, FileHeader};
 use crate::journal::replay::{Suspects, replay};
+use crate::limits::JOURNAL_BYTES_MAX;
 use crate::types::{Incarnation, Offset};
 
 use super::scan::FileReader;
@@ -103,7 +104,7 @@ async fn read_open<D: Disk>(
     arena: &Arena,
     file: FileHandle,
 ) -> io::Result<(Vec<Header>, Vec<u8>)> {
-    let length = disk.run(Op::Length { file }).await?.into_length();
+    let length = disk.run(Op::Length { file }).await?.into_length().min(JOURNAL_BYTES_MAX);
     let mut bytes = in_huge_pages(length as usize);
     let mut reader = FileReader::new(disk, arena, file, 0, length);
     while let Some(chunk) = reader.next().await? {
