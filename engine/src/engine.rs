@@ -16,7 +16,7 @@ use crate::error::{ControlError, OpenError};
 use crate::format::names;
 use crate::handle::{LogHandle, Remote};
 use crate::inspect::Rotten;
-use crate::limits::{FILES_MIN, FILES_RESERVED, RING_ENTRIES};
+use crate::limits::{FILES_MIN, FILES_RESERVED, RING_ENTRIES, SEGMENT_DATA_BYTES_MAX};
 use crate::log::Shape;
 use crate::recovery::{OpenedDirectory, Plan, Recovered, RecoveryReport, recover};
 use crate::ring::backend::{AnyRing, open_ring};
@@ -458,7 +458,7 @@ fn recover_directory(
     let block = fs.block as u64;
     let shape = Shape {
         block,
-        segment_bytes: config.segment_bytes.min(i32::MAX as u64 - 64 * 1024),
+        segment_bytes: config.segment_bytes.min(SEGMENT_DATA_BYTES_MAX),
         roll_ms: config.roll_ms,
         index_interval: config.index_interval_bytes,
     };

@@ -1,6 +1,7 @@
 //! A directory that Kafka made opens, is read, is gone on with, and verifies; whatever else it may be is refused.
 
 use std::fs;
+use std::os::unix::fs::FileExt;
 use std::path::Path;
 
 use bytes::{Bytes, BytesMut};
@@ -221,4 +222,51 @@ fn a_directory_of_something_else_is_refused_and_left_as_it_was() {
     let left: Vec<_> = fs::read_dir(dir.path()).unwrap().map(|e| e.unwrap().file_name()).collect();
     assert_eq!(left, ["letter.txt"], "nothing was written");
     assert!(matches!(verify(dir.path()), Err(OpenError::Foreign { .. })));
+}
+
+/// A segment of one batch, such that it ends at the byte `end`, and all before is a hole: an index leads to it, as far
+/// as a recovery looks.
+fn long(data: &Path, end: u64) {
+    let dir = data.join("kafka.topic-3");
+    fs::create_dir_all(&dir).unwrap();
+    let bytes = kafkas(&[7], Compression::None);
+    let pos = end - bytes.len() as u64;
+    let file = fs::File::create(dir.join("00000000000000000000.log")).unwrap();
+    file.write_all_at(&bytes, pos).unwrap();
+    let entry = [7_u32.to_be_bytes(), (pos as u32).to_be_bytes()].concat();
+    fs::write(dir.join("00000000000000000000.index"), entry).unwrap();
+    fs::write(dir.join("00000000000000000000.timeindex"), "").unwrap();
+    fs::write(data.join("recovery-point-offset-checkpoint"), "0\n1\nkafka.topic 3 8\n").unwrap();
+}
+
+#[test]
+fn a_segment_that_kafka_filled_to_the_last_position_is_read_and_not_appended_to() {
+    let dir = Dir::new("kafka-long");
+    let data = dir.join("data");
+    long(&data, i32::MAX as u64);
+    let engine = Engine::open(small(&data)).unwrap();
+    assert!(engine.recovery().cuts.is_empty() && engine.recovery().damage.is_empty());
+    let log = engine.log("kafka.topic", 3).unwrap();
+    assert_eq!(log.append_blocking(batch([1], 10)).unwrap().base_offset, Offset::new(8));
+    let names: Vec<Offset> =
+        log.segments_blocking().unwrap().iter().map(|it| it.base_offset).collect();
+    assert_eq!(names, [Offset::ZERO, Offset::new(8)]);
+    assert_eq!(read_all(&log, Offset::new(8), Isolation::Durable).len(), 1);
+    engine.close().unwrap();
+    let length = fs::metadata(data.join("kafka.topic-3/00000000000000000000.log")).unwrap().len();
+    assert_eq!(length, i32::MAX as u64, "it is as it was");
+}
+
+#[test]
+fn a_segment_beyond_the_last_position_is_no_reason_to_fall() {
+    let dir = Dir::new("kafka-too-long");
+    let data = dir.join("data");
+    for end in [i32::MAX as u64 + 1, i32::MAX as u64 + 5000] {
+        long(&data, end);
+        let engine = Engine::open(small(&data)).unwrap();
+        let recovery = engine.recovery();
+        assert_eq!(recovery.cuts.len() + recovery.damage.len(), 1, "{recovery:?}");
+        drop(engine);
+        fs::remove_dir_all(&data).unwrap();
+    }
 }

@@ -90,10 +90,13 @@ pub fn seal_base(name: &str) -> Option<Offset> {
     base(name.strip_suffix(".seal")?)
 }
 
+/// The largest base offset: relative to it every offset of a segment can be counted, and one behind the last.
+const BASE_MAX: i64 = i64::MAX - i32::MAX as i64 - 1;
+
 fn base(digits: &str) -> Option<Offset> {
     let legal = digits.len() == 20 && digits.bytes().all(|c| c.is_ascii_digit());
     let base: i64 = legal.then(|| digits.parse().ok()).flatten()?;
-    Some(Offset::new(base))
+    (base <= BASE_MAX).then(|| Offset::new(base))
 }
 
 /// A shard's journal.
@@ -125,7 +128,9 @@ mod tests {
         for name in ["42.log", "0000000000000000004x.log", "00000000000000000042.index", "x"] {
             assert_eq!(segment_base(name), None);
         }
-        assert_eq!(segment_base("99999999999999999999.log"), None);
+        for past in ["99999999999999999999.log", "09223372036854775807.log"] {
+            assert_eq!(segment_base(past), None, "its offsets can not be counted");
+        }
         assert_eq!(seal_base("00000000000000000042.seal"), Some(Offset::new(42)));
         assert_eq!(seal_base("00000000000000000042.log"), None);
     }

@@ -13,7 +13,7 @@ use crate::format::index::{OffsetEntry, TimeEntry};
 use crate::format::names;
 use crate::format::seal::Seal;
 use crate::index::{Index, Indexed};
-use crate::limits::TORN_WINDOW_BYTES;
+use crate::limits::{SEGMENT_DATA_BYTES_MAX, TORN_WINDOW_BYTES};
 use crate::local::Semaphore;
 use crate::log::{Identity, Sealed, Shape};
 use crate::types::{Offset, Pos};
@@ -202,12 +202,14 @@ impl<D: Disk> Recovery<'_, D> {
             // Flushes that go out together share the device's: they are not bounded like readers.
             drop(reading);
             match cut {
-                Verdict::Fine if !last || self.is_last_sealed(*base, &walked).await? => {
+                Verdict::Fine
+                    if !last || is_full(&walked) || self.is_last_sealed(*base, &walked).await? =>
+                {
                     self.sync_and_close(walked.file).await?;
                     let max_timestamp = walked.index.latest_ms();
                     sealed.push(Sealed::read(*base, Pos::new(walked.end), max_timestamp));
                     // The last one is appended to no more: its seal would say otherwise.
-                    unsealed.extend((!last).then_some(*base));
+                    unsealed.extend((!last || is_full(&walked)).then_some(*base));
                     next = walked.next;
                 }
                 verdict => {
@@ -363,11 +365,12 @@ impl<D: Disk> Recovery<'_, D> {
                 // those it wrote the active one.
                 let complete = !(self.terms.foreign || self.terms.compacted);
                 let gap = first > next && end > from && following.is_none() && complete;
-                let far = last.get() - base.get() > i64::from(i32::MAX);
+                let bytes = header.batch_bytes() as u32;
+                let far = last.get() - base.get() > i64::from(i32::MAX)
+                    || pos + u64::from(bytes) > i32::MAX as u64;
                 if void || first < next || gap || far {
                     break;
                 }
-                let bytes = header.batch_bytes() as u32;
                 let max_timestamp = header.max_timestamp;
                 index.push(Indexed { last, pos: Pos::new(pos), bytes, max_timestamp });
                 epochs.see(header.leader_epoch, first);
@@ -554,6 +557,11 @@ impl<D: Disk> Recovery<'_, D> {
         let text = read_small(self.disk, self.arena, &path).await?.unwrap_or_default();
         Ok(seen.after(decode_epochs(&text).unwrap_or_default(), next))
     }
+}
+
+/// Whether Kafka filled the segment further than this engine does: its last block has no positions.
+fn is_full(walked: &Walked) -> bool {
+    walked.end > SEGMENT_DATA_BYTES_MAX
 }
 
 #[derive(Debug)]
