@@ -14,10 +14,12 @@ use thiserror::Error;
 use crate::config::Config;
 use crate::engine::{Engine, lock_directory};
 use crate::error::OpenError;
+use crate::files::read_at_most;
 use crate::format::checkpoint::{decode_offsets, encode_offsets};
 use crate::format::meta::PartitionMeta;
 use crate::format::names;
 use crate::inspect::source::{Step, Walker};
+use crate::limits::SMALL_FILE_BYTES_MAX;
 use crate::types::{Offset, PartitionName};
 
 /// Bytes copied at once.
@@ -121,11 +123,20 @@ fn failed(operation: &'static str, path: &Path, source: io::Error) -> RepairErro
     RepairError::Io { operation, path: path.to_path_buf(), source }
 }
 
+/// The name under which what is cut off is kept: one that no earlier repair has taken.
 fn aside(path: &Path, what: &str) -> PathBuf {
-    let mut name = path.as_os_str().to_owned();
-    name.push(what);
-    name.push(names::CUT);
-    PathBuf::from(name)
+    let named = |again: String| {
+        let mut name = path.as_os_str().to_owned();
+        name.push(format!("{what}{again}{}", names::CUT));
+        PathBuf::from(name)
+    };
+    let mut to = named(String::new());
+    let mut again = 1_u64;
+    while to.exists() {
+        to = named(format!(".{again}"));
+        again += 1;
+    }
+    to
 }
 
 fn bases(partition: &Path) -> Result<Vec<Offset>, RepairError> {
@@ -170,7 +181,7 @@ fn inside(asked: Offset, begins: Offset) -> Result<u64, RepairError> {
 /// Recovery must not begin behind the new end.
 fn lower_point(dir: &Path, name: &PartitionName, at: Offset) -> Result<(), RepairError> {
     let path = dir.join(names::RECOVERY_POINTS);
-    let text = match fs::read(&path) {
+    let text = match read_at_most(&path, SMALL_FILE_BYTES_MAX) {
         Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(()),
         text => text.map_err(|e| failed("reading", &path, e))?,
     };
@@ -203,7 +214,7 @@ fn keep_tail(segment: &Path, pos: u64) -> Result<Option<PathBuf>, RepairError> {
     let to = aside(segment, &format!(".{pos}"));
     let copied = (|| {
         let from = File::open(segment)?;
-        let out = File::options().write(true).create(true).truncate(true).open(&to)?;
+        let out = File::options().write(true).create_new(true).open(&to)?;
         let mut buffer = vec![0; COPY_BYTES];
         let (mut at, mut end) = (pos, 0);
         loop {
@@ -244,7 +255,8 @@ fn remove_derived(partition: &Path, base: Offset) -> Result<(), RepairError> {
 /// What a damaged journal group may have held is lost for good: the partition takes appends again.
 fn clear_suspicion(partition: &Path) -> Result<(), RepairError> {
     let path = partition.join(names::PARTITION);
-    let bytes = fs::read(&path).map_err(|e| failed("reading", &path, e))?;
+    let bytes =
+        read_at_most(&path, SMALL_FILE_BYTES_MAX).map_err(|e| failed("reading", &path, e))?;
     let decoded = PartitionMeta::decode(&bytes);
     let meta = decoded.map_err(|e| failed("reading", &path, io::Error::other(e)))?;
     if meta.suspect {

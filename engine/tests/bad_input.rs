@@ -77,6 +77,22 @@ fn damaged_and_newer_files_of_the_engines_own_are_refused_by_name() {
     }
 }
 
+#[test]
+fn a_file_as_long_as_a_disk_is_told_and_not_read_into_memory() {
+    let dir = Dir::new("endless");
+    let data = dir.join("data");
+    let engine = Engine::open(small(&data)).unwrap();
+    engine.log("orders", 0).unwrap().append_blocking(batch([1], 10)).unwrap();
+    engine.close().unwrap();
+    let path = data.join("ringmain.meta");
+    // A hole: more than any memory, and no byte of the disk.
+    fs::File::options().write(true).open(&path).unwrap().set_len(1 << 40).unwrap();
+    let error = refused(small(&data));
+    assert!(matches!(&error, OpenError::DamagedFile { path: p, .. } if *p == path), "{error}");
+    let report = ringmain::inspect::verify(&data).unwrap();
+    assert!(report.problems.iter().any(|problem| problem.path == path), "{report:?}");
+}
+
 /// The child's part: tries to open what the parent names and prints the answer.
 #[test]
 fn open_and_tell() {

@@ -102,3 +102,31 @@ fn a_repair_can_cut_at_the_end_and_at_a_segments_beginning() {
     assert!(matches!(held, Err(RepairError::Open(_))), "{held:?}");
     drop(engine);
 }
+
+#[test]
+fn what_an_earlier_repair_kept_is_not_written_over() {
+    let dir = Dir::new("repair-twice");
+    let data = dir.join("data");
+    closed(&data);
+    let end = Offset::new(30);
+    let first = repair(small(&data), &orders(), end).unwrap();
+    let was: Vec<_> = first.kept.iter().map(|path| fs::read(path).unwrap()).collect();
+    // As far again, with other bytes.
+    let engine = Engine::open(small(&data)).unwrap();
+    let log = engine.log("orders", 0).unwrap();
+    for n in 0..10_u64 {
+        log.append_blocking(batch([900 + n, 950 + n], 3000)).unwrap();
+        if n == 4 {
+            log.roll_blocking().unwrap();
+        }
+    }
+    engine.close().unwrap();
+    let second = repair(small(&data), &orders(), end).unwrap();
+    assert_eq!(second.kept.len(), 2, "{second:?}");
+    assert_ne!(fs::read(&second.kept[0]).unwrap(), was[0], "it is something else");
+    for (path, was) in first.kept.iter().zip(was) {
+        assert!(fs::read(path).unwrap() == was, "{}", path.display());
+        assert!(!second.kept.contains(path));
+    }
+    assert_eq!(goes_on(&data), end);
+}
