@@ -9,6 +9,7 @@ use crate::cli;
 use crate::clients::{Load, drive};
 use crate::cores::{Cores, Pinned};
 use crate::floor::{Floor, FloorTarget};
+use crate::output::print;
 use crate::payload::Payload;
 use crate::sample::Sample;
 use crate::verdict::Verdict;
@@ -36,15 +37,15 @@ pub fn floor(flags: &cli::Floor) -> Result<Verdict> {
     let outcome = on_core(core, floor.target(&payload), &load, board)?;
     let counts = floor.stop()?;
     let us = |quantile| outcome.latencies.quantile(quantile) as f64 / 1000.0;
-    println!(
-        "{} clients: {:.0} rec/s, p50 {:.0} us, p99 {:.0} us, p99.9 {:.0} us, {:.1} records a flush",
+    print(&format!(
+        "{} clients: {:.0} rec/s, p50 {:.0} us, p99 {:.0} us, p99.9 {:.0} us, {:.1} records a flush\n",
         flags.clients,
         outcome.records_per_s(),
         us(0.5),
         us(0.99),
         us(0.999),
         counts.records as f64 / counts.groups as f64,
-    );
+    ))?;
     Ok(Verdict::Passed)
 }
 

@@ -12,6 +12,7 @@ use serde_json::Value;
 use crate::cores::{Cores, Pinned};
 use crate::device::{Device, Direction, Job, Plot, arena};
 use crate::interrupt;
+use crate::output::print;
 use crate::payload::Payload;
 use crate::run::repeats::interval;
 use crate::run::values::Bytes;
@@ -257,19 +258,20 @@ pub fn run(flags: &AgainstFio) -> Result<Verdict> {
     }
     let all = compare(&place, &jobs, flags.pairs, Duration::from_secs(flags.seconds))?;
     for compared in &all {
-        println!("{:<10}{}", format!("{:?}", compared.judge()).to_lowercase(), compared.line());
+        let judged = format!("{:?}", compared.judge()).to_lowercase();
+        print(&format!("{judged:<10}{}\n", compared.line()))?;
     }
     let worst = all.iter().map(Compared::judge).max().unwrap_or(Agreement::Agree);
     let percent = APART_MAX * 100.0;
-    println!(
-        "device and {version} {} within {percent:.0} %, medians of {} pairs",
+    print(&format!(
+        "device and {version} {} within {percent:.0} %, medians of {} pairs\n",
         match worst {
             Agreement::Agree => "agree",
             Agreement::Undecided => "may agree: the machine is too restless to say",
             Agreement::Differ => "do NOT agree",
         },
         flags.pairs
-    );
+    ))?;
     Ok(if worst == Agreement::Differ { Verdict::Failed } else { Verdict::Passed })
 }
 

@@ -19,6 +19,7 @@ use crate::clients::{Acked, Target};
 use crate::clock::now_ms;
 use crate::cores::{Cores, Pinned};
 use crate::onebatch::{BATCH_BYTES, OneBatch};
+use crate::output::tell;
 use crate::payload::{Cursor, Payload};
 use crate::prepared::prepare;
 use crate::wakefd::WakeFd;
@@ -145,7 +146,7 @@ impl Floor {
 impl Drop for Floor {
     fn drop(&mut self) {
         if let Some(Err(error)) = self.end() {
-            eprintln!("ringmain-bench: floor: {error:#}");
+            tell(&format!("ringmain-bench: floor: {error:#}"));
         }
     }
 }

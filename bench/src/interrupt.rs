@@ -1,4 +1,5 @@
-//! Ctrl-C: the first asks everything to stop and clean up, the second ends the process at once.
+//! Ctrl-C: the first asks everything to stop and clean up, the second ends the process at once. A terminal that goes
+//! counts as one.
 
 use std::fmt;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -24,8 +25,9 @@ impl fmt::Display for Interrupted {
 
 impl std::error::Error for Interrupted {}
 
-extern "C" fn on_signal(_: libc::c_int) {
-    if ASKED.swap(true, Ordering::Relaxed) {
+extern "C" fn on_signal(signal: libc::c_int) {
+    // A terminal that goes sends SIGHUP twice, by the shell and by the kernel: nobody asked for haste.
+    if ASKED.swap(true, Ordering::Relaxed) && signal != libc::SIGHUP {
         // SAFETY: `_exit` is async-signal-safe and does not return.
         unsafe { libc::_exit(libc::c_int::from(EXIT_CODE)) }
     }
@@ -39,16 +41,24 @@ extern "C" fn on_signal(_: libc::c_int) {
     unsafe { *libc::__errno_location() = errno };
 }
 
-/// Takes over SIGINT and SIGTERM, for commands that have something to clean up. Without SA_RESTART, so that a sleep
-/// in the kernel ends.
+/// Takes over SIGINT, SIGTERM and SIGHUP (the terminal is gone), for commands that have something to clean up. Without
+/// SA_RESTART, so that a sleep in the kernel ends. `nohup` has SIGHUP ignored, and it stays so.
 pub fn install() {
     // SAFETY: all zeros is a valid `sigaction`: no flags, an empty mask.
     let mut action: libc::sigaction = unsafe { std::mem::zeroed() };
     action.sa_sigaction = on_signal as extern "C" fn(libc::c_int) as libc::sighandler_t;
-    for signal in [libc::SIGINT, libc::SIGTERM] {
+    for signal in [libc::SIGINT, libc::SIGTERM, libc::SIGHUP] {
+        // SAFETY: as above.
+        let mut before: libc::sigaction = unsafe { std::mem::zeroed() };
+        // SAFETY: `before` is writable, nothing is set.
+        let asked = unsafe { libc::sigaction(signal, std::ptr::null(), &raw mut before) };
+        assert_eq!(asked, 0, "the signal exists");
+        if signal == libc::SIGHUP && before.sa_sigaction == libc::SIG_IGN {
+            continue;
+        }
         // SAFETY: `action` is initialised; the handler only touches an atomic, writes, and calls `_exit`.
         let set = unsafe { libc::sigaction(signal, &raw const action, std::ptr::null_mut()) };
-        assert_eq!(set, 0, "SIGINT and SIGTERM can be handled");
+        assert_eq!(set, 0, "these signals can be handled");
     }
 }
 

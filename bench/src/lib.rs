@@ -5,6 +5,9 @@
 //! ratios and sentences (`reading`), and all of it a screen, a page and a document (`screen`, `report`, `json`).
 //! `claims` does the same for experiments that end in a verdict.
 
+// They panic when whoever reads has gone: see `output`.
+#![cfg_attr(not(test), deny(clippy::print_stdout, clippy::print_stderr))]
+
 pub mod alone;
 pub mod appends;
 pub mod batches;

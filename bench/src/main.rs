@@ -1,11 +1,15 @@
 //! `ringmain-bench`: see the library's page.
 
+// They panic when whoever reads has gone: see `output`.
+#![deny(clippy::print_stdout, clippy::print_stderr)]
+
 use std::process::ExitCode;
 
 use anyhow::Result;
 use clap::Parser;
 use ringmain_bench::cli::{Cli, Command};
 use ringmain_bench::interrupt::{self, Interrupted};
+use ringmain_bench::output::tell;
 use ringmain_bench::run::folder::FolderError;
 use ringmain_bench::run::{command, compare, kill, search, selftest};
 use ringmain_bench::usage::Usage;
@@ -40,11 +44,11 @@ fn main() -> ExitCode {
         Ok(Verdict::Passed) => ExitCode::SUCCESS,
         Ok(Verdict::Failed) => ExitCode::from(CHECK_FAILED),
         Err(error) if error.is::<Interrupted>() => {
-            eprintln!("ringmain-bench: {Interrupted}");
+            tell(&format!("ringmain-bench: {Interrupted}"));
             ExitCode::from(interrupt::EXIT_CODE)
         }
         Err(error) => {
-            eprintln!("ringmain-bench: {}", told(&error));
+            tell(&format!("ringmain-bench: {}", told(&error)));
             ExitCode::from(code_of(&error))
         }
     }

@@ -1,16 +1,29 @@
-//! Standard output, which holds results only.
+//! Standard output, which holds results only, and standard error, which holds the rest. A reader who has gone, as
+//! `head` does, ends no run: what was made has to be taken away, and what was measured kept.
 
-use std::io::{ErrorKind, Write, stdout};
+use std::io::{ErrorKind, Write, stderr, stdout};
 
 use anyhow::{Context, Result};
 
 /// Prints `text` whole.
 ///
 /// # Errors
-/// If it can't be written, unless whoever reads has seen enough, as `head` does.
+/// If it can't be written, unless whoever reads has seen enough.
 pub fn print(text: &str) -> Result<()> {
-    match stdout().write_all(text.as_bytes()) {
+    let mut to = stdout();
+    match to.write_all(text.as_bytes()).and_then(|()| to.flush()) {
         Err(error) if error.kind() == ErrorKind::BrokenPipe => Ok(()),
         written => written.context("cannot write to standard output"),
     }
+}
+
+/// A line on standard error, if anybody reads it.
+pub fn tell(line: &str) {
+    draw(&format!("{line}\n"));
+}
+
+/// Text on standard error as it is, if anybody reads it.
+pub fn draw(text: &str) {
+    // There is nowhere left to say that it can't be said.
+    let _ = stderr().write_all(text.as_bytes());
 }

@@ -1,8 +1,10 @@
 //! How far a run is: one line on a terminal, plain lines in a file, nothing when asked to be quiet. Always to
 //! standard error, so that standard output holds results only.
 
-use std::io::{IsTerminal, Write, stderr};
+use std::io::{IsTerminal, stderr};
 use std::time::{Duration, Instant};
+
+use crate::output::{draw, tell};
 
 const BAR_CELLS: usize = 24;
 
@@ -38,7 +40,7 @@ impl Progress {
     pub fn stage(&mut self, stage: &str) {
         stage.clone_into(&mut self.stage);
         if self.style == Style::Plain {
-            eprintln!("{:5.1} s  {stage}", self.begin.elapsed().as_secs_f64());
+            tell(&format!("{:5.1} s  {stage}", self.begin.elapsed().as_secs_f64()));
         }
         self.draw("");
     }
@@ -56,9 +58,7 @@ impl Progress {
     fn draw(&self, step: &str) {
         if self.style == Style::Line {
             let line = line(self.passed, self.planned, self.begin.elapsed());
-            eprint!("\r\x1b[2K{line}  {} {step}", self.stage);
-            // A terminal that is gone does not stop a run.
-            let _ = stderr().flush();
+            draw(&format!("\r\x1b[2K{line}  {} {step}", self.stage));
         }
     }
 }
@@ -66,8 +66,7 @@ impl Progress {
 impl Drop for Progress {
     fn drop(&mut self) {
         if self.style == Style::Line {
-            eprint!("\r\x1b[2K");
-            let _ = stderr().flush();
+            draw("\r\x1b[2K");
         }
     }
 }

@@ -1,7 +1,6 @@
 //! `report`: one page of one or several runs.
 
 use std::fs;
-use std::io::Write;
 use std::path::{Path, PathBuf};
 use std::thread;
 
@@ -12,6 +11,7 @@ use serde::Serialize;
 use crate::claims::document as claims;
 use crate::clock::utc_stamp;
 use crate::json::command_line;
+use crate::output::{print, tell};
 use crate::report::{self, RUNS_MAX, Runs};
 use crate::run::folder::FolderError;
 use crate::usage::usage;
@@ -67,7 +67,7 @@ pub fn run(flags: &Report) -> Result<Verdict> {
         fs::write(path, picture).with_context(|| format!("cannot write {}", path.display()))?;
     }
     for what in &damage {
-        eprintln!("ringmain-bench: {what}");
+        tell(&format!("ringmain-bench: {what}"));
     }
     let failed = !damage.is_empty();
     let report = path.canonicalize().unwrap_or(path);
@@ -175,12 +175,4 @@ fn read(dirs: &[PathBuf]) -> Result<Runs> {
     }
     let text = wrong.iter().map(ToString::to_string).collect::<Vec<_>>().join("\n  ");
     Err(if wrong.iter().all(FolderError::is_foreign) { usage(text) } else { anyhow!(text) })
-}
-
-fn print(text: &str) -> Result<()> {
-    match std::io::stdout().write_all(text.as_bytes()) {
-        // Whoever reads has seen enough, as `head` does.
-        Err(error) if error.kind() == std::io::ErrorKind::BrokenPipe => Ok(()),
-        written => written.context("cannot write to standard output"),
-    }
 }

@@ -11,6 +11,7 @@ use std::{process, thread};
 
 use anyhow::{Context, Result};
 
+use crate::output::tell;
 use crate::usage::usage;
 
 /// The file that says what this tool made in a directory.
@@ -172,7 +173,7 @@ impl Drop for WorkDir {
             return;
         }
         if let Err(error) = self.remove() {
-            eprintln!("ringmain-bench: cleaning up {}: {error:#}", self.path.display());
+            tell(&format!("ringmain-bench: cleaning up {}: {error:#}", self.path.display()));
         }
     }
 }

@@ -11,6 +11,8 @@ use ringmain::{Config, Engine};
 
 #[path = "command_line/run.rs"]
 mod run;
+#[path = "command_line/streams.rs"]
+mod streams;
 
 const OK: i32 = 0;
 const DAMAGED: i32 = 1;

@@ -14,6 +14,7 @@ use ringmain::types::{Isolation, Offset};
 use super::{Found, PARTITIONS, TOPIC};
 use crate::env::peak_rss_bytes;
 use crate::oracle::{Checker, collect};
+use crate::output::print;
 use crate::rawread::read_raw;
 use crate::site::Site;
 
@@ -57,8 +58,7 @@ pub fn check(dir: &Path) -> Result<()> {
         rss_bytes,
         direct,
     };
-    println!("{}", serde_json::to_string(&found)?);
-    Ok(())
+    print(&(serde_json::to_string(&found)? + "\n"))
 }
 
 fn damages(report: &RecoveryReport) -> impl Iterator<Item = String> {

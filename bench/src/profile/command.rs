@@ -98,7 +98,7 @@ fn profile(flags: &Profile, workload: &Workload, abilities: &Abilities) -> Resul
     let measured: result::Document =
         serde_json::from_str(&ran.text).context("the run says no JSON document")?;
     if !flags.quiet {
-        eprintln!("reading {} MiB of perf's", ran.bytes >> 20);
+        output::tell(&format!("reading {} MiB of perf's", ran.bytes >> 20));
     }
     let tally = recording::read(&place)?;
     drop(place);

@@ -19,6 +19,7 @@ use super::perf::Abilities;
 use super::script::{FIELDS, Lines};
 use super::tally::{Tally, WAITS};
 use crate::interrupt::{self, Interrupted};
+use crate::output::tell;
 use crate::run::profiler::{ACK, CONTROL, THREADS};
 use crate::run::workload::Workload;
 use crate::workdir::free_bytes;
@@ -76,7 +77,7 @@ impl Place {
 impl Drop for Place {
     fn drop(&mut self) {
         if let Err(error) = fs::remove_dir_all(&self.0) {
-            eprintln!("ringmain-bench: {} is left in place: {error}", self.0.display());
+            tell(&format!("ringmain-bench: {} is left in place: {error}", self.0.display()));
         }
     }
 }

@@ -1,11 +1,12 @@
 //! How a run goes, while it goes: one line on a terminal, plain lines in a file, nothing when asked to be quiet.
 //! Always to standard error.
 
-use std::io::{IsTerminal, Write, stderr};
+use std::io::{IsTerminal, stderr};
 use std::time::{Duration, Instant};
 
 use super::recorder::Tick;
 use crate::human;
+use crate::output::{draw, tell};
 
 /// How often a file gets a line.
 const PLAIN_EVERY: Duration = Duration::from_secs(5);
@@ -55,7 +56,7 @@ impl Live {
     pub fn part(&self, what: impl Into<String>) -> Self {
         let part = Self { what: what.into(), told: None, ..self.clone() };
         if part.style == Style::Plain {
-            eprintln!("{:6.1} s  {}", part.begin.elapsed().as_secs_f64(), part.what);
+            tell(&format!("{:6.1} s  {}", part.begin.elapsed().as_secs_f64(), part.what));
         }
         part.draw("");
         part
@@ -69,7 +70,8 @@ impl Live {
         if self.style == Style::Plain && self.told.is_none_or(|told| told.elapsed() >= PLAIN_EVERY)
         {
             self.told = Some(Instant::now());
-            eprintln!("{:6.1} s  {}  {figures}", self.begin.elapsed().as_secs_f64(), self.what);
+            let elapsed = self.begin.elapsed().as_secs_f64();
+            tell(&format!("{elapsed:6.1} s  {}  {figures}", self.what));
         }
         self.draw(&figures);
     }
@@ -77,17 +79,14 @@ impl Live {
     fn draw(&self, figures: &str) {
         if self.style == Style::Line {
             let (share, left) = progress(self.begin.elapsed(), self.planned);
-            eprint!("\r\x1b[2K{share:3.0} %  {left:4.0} s left  {}  {figures}", self.what);
-            // A terminal that is gone does not stop a run.
-            let _ = stderr().flush();
+            draw(&format!("\r\x1b[2K{share:3.0} %  {left:4.0} s left  {}  {figures}", self.what));
         }
     }
 
     /// Takes the line away.
     pub fn clear(&self) {
         if self.style == Style::Line {
-            eprint!("\r\x1b[2K");
-            let _ = stderr().flush();
+            draw("\r\x1b[2K");
         }
     }
 }

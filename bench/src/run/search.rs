@@ -103,7 +103,9 @@ pub fn run(flags: &Search) -> Result<Verdict> {
         let holds = met && p99 <= bound_us;
         if !flags.run.quiet {
             let word = if holds { "holds" } else { "fails" };
-            eprintln!("{rate:>12.0} records/s  p99 {p99:.0} us  rate met: {met}  {word}");
+            output::tell(&format!(
+                "{rate:>12.0} records/s  p99 {p99:.0} us  rate met: {met}  {word}"
+            ));
         }
         probes.push(json!({
             "rate": rate.round(), "p99_us": p99, "target_rate_met": met, "holds": holds,

@@ -16,6 +16,7 @@ use crate::env::Env;
 use crate::interrupt;
 use crate::json::command_line;
 use crate::neighbours::{Neighbours, Watch};
+use crate::output::tell;
 use crate::payload::Payload;
 use crate::run::backends::backend;
 use crate::run::baseline;
@@ -197,7 +198,7 @@ impl<'a> Sweep<'a> {
                     match repeat {
                         Err(error) if !interrupt::asked() => {
                             live.clear();
-                            eprintln!("ringmain-bench: cell {}: {error:#}", cell.number);
+                            tell(&format!("ringmain-bench: cell {}: {error:#}", cell.number));
                             ended.failed.push((cell.number, format!("{error:#}")));
                             Ok(())
                         }
