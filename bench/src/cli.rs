@@ -96,7 +96,8 @@ Examples:
   ringmain-bench compare results/before results/after
   ringmain-bench compare results/before results/after --fail-on 5%
 
-Exit codes: 0 ok, 1 worse by more than --fail-on, or not comparable, 2 a wrong flag or value.";
+Both are directories that run has written, with at least two repeats. Exit codes: 0 ok, 1 worse by more than --fail-on,
+or with --fail-on not comparable, or no figure could be compared, 2 a wrong flag, value or path.";
 
 const SELFTEST_EXAMPLES: &str = "\
 Examples:

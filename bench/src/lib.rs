@@ -64,6 +64,7 @@ pub mod summary;
 pub mod sweep;
 pub mod table;
 pub mod terminal;
+pub mod textfile;
 pub mod usage;
 pub mod verdict;
 pub mod wakefd;

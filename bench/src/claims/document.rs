@@ -1,6 +1,5 @@
 //! What `claims` prints with `--json`, and writes as `summary.json`. Its fields are described in `docs/json.md`.
 
-use std::fs;
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result};
@@ -15,6 +14,7 @@ use crate::histogram::Latencies;
 use crate::payload::About;
 use crate::run::result::{Latency, State};
 use crate::stats::{median, spread};
+use crate::textfile;
 use crate::usage::usage;
 
 /// Version of the document. A field may be added under the same number; none is removed or changes its meaning.
@@ -151,7 +151,7 @@ pub struct ArmEntry {
 /// If it is of another schema, or can't be read.
 pub fn read(dir: &Path) -> Result<Option<Document>> {
     let path = dir.join("summary.json");
-    let Ok(text) = fs::read_to_string(&path) else { return Ok(None) };
+    let Ok(text) = textfile::read(&path) else { return Ok(None) };
     let Ok(value) = serde_json::from_str::<Value>(&text) else { return Ok(None) };
     if value["kind"] != KIND {
         return Ok(None);

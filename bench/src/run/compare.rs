@@ -11,6 +11,7 @@ use super::repeats::{Difference, difference};
 use super::result::{Document, Repeat, SCHEMA, State};
 use crate::json::command_line;
 use crate::output;
+use crate::usage::usage;
 use crate::verdict::Verdict;
 
 /// Flags of `compare`.
@@ -92,12 +93,25 @@ fn is_worse(found: &Difference, more_is_better: bool, limit: f64) -> bool {
     found.is_significant() && loss > limit
 }
 
+/// Both summaries.
+fn read(flags: &Compare) -> Result<(Document, Document)> {
+    let both = (folder::summary(&flags.a)?, folder::summary(&flags.b)?);
+    if flags.a.canonicalize().is_ok_and(|a| flags.b.canonicalize().is_ok_and(|b| a == b)) {
+        return Err(usage(format!(
+            "{} and {} are the same directory; name two runs, the one before first",
+            flags.a.display(),
+            flags.b.display()
+        )));
+    }
+    Ok(both)
+}
+
 /// Runs it.
 ///
 /// # Errors
 /// If a directory is not a run of this schema.
 pub fn run(flags: &Compare) -> Result<Verdict> {
-    let (a, b) = (folder::summary(&flags.a)?, folder::summary(&flags.b)?);
+    let (a, b) = read(flags)?;
     let obstacles = obstacles(&a, &b);
     let mut rows = Vec::new();
     let mut worse = Vec::new();
@@ -130,8 +144,8 @@ pub fn run(flags: &Compare) -> Result<Verdict> {
         let obstacles = obstacles.iter().map(|what| format!("not comparable: {what}\n"));
         output::print(&rows.iter().map(row).chain(obstacles).collect::<String>())?;
     }
-    // A gate that can't tell must not say that all is well.
-    let cannot_tell = flags.fail_on.is_some() && !obstacles.is_empty();
+    // A gate that can't tell must not say that all is well, and nothing can be told of no figure.
+    let cannot_tell = rows.is_empty() || flags.fail_on.is_some() && !obstacles.is_empty();
     Ok(if worse.is_empty() && !cannot_tell { Verdict::Passed } else { Verdict::Failed })
 }
 

@@ -1,6 +1,5 @@
 //! Sizes and keys, drawn by a seed.
 
-use std::fs;
 use std::path::Path;
 
 use anyhow::Result;
@@ -10,6 +9,7 @@ use super::values::{Keys, Sizes};
 use super::workload::RECORD_BYTES_MAX;
 use crate::oracle::STAMP_BYTES;
 use crate::random::Random;
+use crate::textfile;
 use crate::usage::usage;
 
 /// Most sizes taken from a file.
@@ -62,7 +62,7 @@ impl SizeDraw {
 
 fn sizes_of(path: &Path) -> Result<Vec<u32>> {
     let told = |what: String| usage(format!("--record-bytes file:{}: {what}", path.display()));
-    let text = fs::read_to_string(path).map_err(|e| told(e.to_string()))?;
+    let text = textfile::read(path).map_err(|e| told(e.to_string()))?;
     let bounds = STAMP_BYTES as u32..=RECORD_BYTES_MAX;
     let mut sizes = Vec::new();
     for (nth, line) in text.lines().enumerate().filter(|(_, line)| !line.trim().is_empty()) {

@@ -8,6 +8,7 @@ use thiserror::Error;
 
 use super::hlog::{self, HlogError, Interval};
 use super::result::{Document, KIND, Repeat, SCHEMA};
+use crate::textfile;
 
 /// Where directories of runs go if it is not said.
 pub const DEFAULT: &str = "results";
@@ -167,7 +168,7 @@ pub fn summary(dir: &Path) -> Result<Document, FolderError> {
     if !path.exists() {
         return Err(FolderError::NoRun(dir.to_owned()));
     }
-    let text = fs::read_to_string(&path).map_err(io(&path))?;
+    let text = textfile::read(&path).map_err(io(&path))?;
     let bad = |what: String| FolderError::Format { path: path.clone(), what };
     let value: Value =
         serde_json::from_str(&text).map_err(|e| bad(format!("no whole JSON document: {e}")))?;

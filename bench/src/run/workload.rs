@@ -14,6 +14,7 @@ use super::values::{
     name_of,
 };
 use crate::oracle::STAMP_BYTES;
+use crate::textfile;
 use crate::usage::usage;
 
 /// Most batches in flight, all producers together: each has memory of its own.
@@ -200,7 +201,7 @@ impl Flags {
     /// A usage error if it can't be read, is no TOML, or holds a key or a value that is none.
     pub fn read(path: &Path) -> Result<Self> {
         let told = |what: String| usage(format!("--workload {}: {what}", path.display()));
-        let text = std::fs::read_to_string(path).map_err(|e| told(e.to_string()))?;
+        let text = textfile::read(path).map_err(|e| told(e.to_string()))?;
         Self::parse(&text).map_err(told)
     }
 

@@ -6,6 +6,7 @@ use clap::builder::{NonEmptyStringValueParser, PossibleValuesParser, ValueParser
 use clap::{Arg, ArgAction, ArgMatches, Args, Command, FromArgMatches};
 
 use crate::run::workload::Flags;
+use crate::textfile;
 use crate::usage::usage;
 
 /// What is one for all cells: where results go, and how often each cell is measured.
@@ -93,7 +94,7 @@ impl Lists {
     /// A usage error if it can't be read, is no TOML, or holds a key or a value that is none.
     pub fn read(path: &Path) -> anyhow::Result<Self> {
         let told = |what: String| usage(format!("--workload {}: {what}", path.display()));
-        let text = std::fs::read_to_string(path).map_err(|e| told(e.to_string()))?;
+        let text = textfile::read(path).map_err(|e| told(e.to_string()))?;
         Self::parse(&text).map_err(told)
     }
 

@@ -1,6 +1,5 @@
 //! What a sweep measures, and in what order: written down before the first cell, so that it can go on after a stop.
 
-use std::fs;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
@@ -15,6 +14,7 @@ use crate::run::folder::Folder;
 use crate::run::result::SCHEMA;
 use crate::run::values::Seconds;
 use crate::run::workload::{Flags, Workload};
+use crate::textfile;
 use crate::usage::usage;
 
 /// Most combinations of a sweep.
@@ -155,7 +155,7 @@ impl Plan {
                 dir.display()
             ))
         };
-        let text = fs::read_to_string(&path).map_err(|e| told(&format!("{FILE}: {e}")))?;
+        let text = textfile::read(&path).map_err(|e| told(&format!("{FILE}: {e}")))?;
         let value: Value = serde_json::from_str(&text)
             .map_err(|e| told(&format!("{FILE} is no whole JSON document: {e}")))?;
         if value["kind"] != KIND || value["schema"] != SCHEMA {

@@ -236,3 +236,33 @@ fn a_disk_that_is_full_or_read_only_is_said_before_a_load_and_nothing_is_left() 
         "no result"
     );
 }
+
+#[test]
+fn what_can_not_be_compared_is_said_and_is_no_success() {
+    let place = Place::new("compare");
+    let line = format!("{SHORT} --kills 0 --out results");
+    for _ in 0..2 {
+        let (code, _, told) = run(&place, &line);
+        assert_eq!(code, Some(OK), "{told}");
+    }
+    fs::create_dir(place.0.join("empty")).expect("made");
+    let runs: Vec<String> = fs::read_dir(place.0.join("results"))
+        .expect("there")
+        .map(|entry| format!("results/{}", entry.expect("readable").file_name().display()))
+        .collect();
+    let [a, b] = [&runs[0], &runs[1]];
+    let cases = [
+        ([a, a], WRONG_USE, "are the same directory; name two runs"),
+        ([a, &"empty".to_owned()], WRONG_USE, "empty: no summary.json in it; name a directory"),
+        ([&"absent".to_owned(), b], WRONG_USE, "absent: no summary.json in it; name a directory"),
+    ];
+    for (dirs, code, words) in cases {
+        let output = place.run(&["compare", dirs[0], dirs[1]]);
+        assert_eq!(output.status.code(), Some(code), "{dirs:?}: {}", stderr(&output));
+        assert!(stderr(&output).contains(words), "{dirs:?}: {}", stderr(&output));
+    }
+    let output = place.run(&["compare", a, b]);
+    let told = String::from_utf8_lossy(&output.stdout);
+    assert_eq!(output.status.code(), Some(1), "one repeat each: {told}");
+    assert!(told.contains("not comparable: A has one repeat"), "{told}");
+}
