@@ -261,6 +261,9 @@ fn value(item: &Item<'_>) -> Value {
             "next_offset": seal.next_offset.get(),
             "length": seal.length.get(),
             "crc": format!("{:08x}", seal.crc),
+            "newest": seal.newest_ms,
+            "compacted": seal.compacted,
+            "max_timestamp": seal.max_timestamp,
         }),
         other => own_files(other),
     }
@@ -286,6 +289,7 @@ fn own_files(item: &Item<'_>) -> Value {
             "incarnation": format!("{:?}", meta.incarnation),
             "relaxed": meta.relaxed,
             "suspect": meta.suspect,
+            "compacted": meta.compacted,
         }),
         Item::Checkpoint(name, offset) => {
             json!({ "kind": "checkpoint", "partition": name.to_string(), "offset": offset.get() })
