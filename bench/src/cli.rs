@@ -230,7 +230,7 @@ pub struct Quick {
     /// [default: ringmain-data-PID in the working directory]
     #[arg(long, value_name = "DIR")]
     pub dir: Option<PathBuf>,
-    /// The whole time the run may take
+    /// The whole time the run may take, in seconds
     #[arg(long, value_name = "N", default_value_t = 60, value_parser = seconds)]
     pub seconds: u64,
     /// File or folder whose lines are the records [default: generated log lines]
@@ -345,11 +345,18 @@ pub struct Floor {
 }
 
 fn seconds(text: &str) -> Result<u64, String> {
-    let seconds = text.parse().map_err(|_| "not a whole number of seconds".to_owned())?;
-    if SECONDS.contains(&seconds) {
+    whole_seconds(text, SECONDS)
+}
+
+/// A whole number of seconds within bounds, as `20` or, as the flags of `run` have it, `20s`.
+pub(crate) fn whole_seconds(text: &str, bounds: RangeInclusive<u64>) -> Result<u64, String> {
+    let digits = text.strip_suffix('s').unwrap_or(text);
+    let told = |_| "not a whole number of seconds, such as 20 or 20s".to_owned();
+    let seconds = digits.parse().map_err(told)?;
+    if bounds.contains(&seconds) {
         return Ok(seconds);
     }
-    Err(format!("from {} to {} seconds", SECONDS.start(), SECONDS.end()))
+    Err(format!("from {} to {} seconds", bounds.start(), bounds.end()))
 }
 
 fn partition(name: &str) -> Result<PartitionName, String> {
@@ -397,6 +404,17 @@ mod tests {
             let error = Cli::try_parse_from(line).expect_err("wrong");
             assert_eq!(error.exit_code(), 2, "{arguments:?}");
         }
+    }
+
+    #[test]
+    fn seconds_may_say_what_they_are() {
+        for (text, found) in [("20", Ok(20)), ("20s", Ok(20)), ("5s", Ok(5))] {
+            assert_eq!(seconds(text), found);
+        }
+        for text in ["", "s", "20ss", "20m", "2.5", "-5", "20 s"] {
+            assert!(seconds(text).is_err_and(|told| told.contains("such as 20 or 20s")), "{text}");
+        }
+        assert_eq!(seconds("4s"), Err("from 5 to 3600 seconds".to_owned()));
     }
 
     #[test]

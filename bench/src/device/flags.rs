@@ -5,6 +5,7 @@ use std::path::PathBuf;
 use clap::{Args, ValueEnum};
 
 use super::{Direction, Job, REQUEST_BYTES_MAX};
+use crate::cli::whole_seconds;
 use crate::prepared::BLOCK_BYTES;
 use crate::run::values::Bytes;
 use crate::usage::usage;
@@ -49,9 +50,8 @@ pub struct Device {
     /// Each write is on stable storage before it counts (RWF_DSYNC)
     #[arg(long)]
     pub durable: bool,
-    /// Measured time of each combination
-    #[arg(long, value_name = "N", default_value_t = 3,
-          value_parser = clap::value_parser!(u64).range(1..=SECONDS_MAX))]
+    /// Measured time of each combination, in seconds
+    #[arg(long, value_name = "N", default_value_t = 3, value_parser = seconds)]
     pub seconds: u64,
     /// Directory for the file: new, empty, or left by an earlier run; removed after
     /// [default: ringmain-data-PID in the working directory]
@@ -125,6 +125,10 @@ impl Device {
 fn once(flags: &[String]) -> anyhow::Result<()> {
     let twice = flags.iter().enumerate().find(|(nth, flag)| flags[..*nth].contains(flag));
     twice.map_or(Ok(()), |(_, flag)| Err(usage(format!("{flag} is given twice"))))
+}
+
+fn seconds(text: &str) -> Result<u64, String> {
+    whole_seconds(text, 1..=SECONDS_MAX)
 }
 
 fn size(text: &str) -> Result<usize, String> {
