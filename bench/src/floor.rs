@@ -69,6 +69,11 @@ impl Inbox {
     }
 }
 
+/// The machine does not let the floor run: io_uring or locked memory is not to be had.
+#[derive(Debug, thiserror::Error)]
+#[error("{0}")]
+pub struct NotHere(String);
+
 /// The running floor.
 pub struct Floor {
     shared: Arc<Shared>,
@@ -80,7 +85,7 @@ impl Floor {
     /// Prepares the file in `dir` and starts the thread.
     ///
     /// # Errors
-    /// If the file can't be made, or io_uring is not to be had.
+    /// If the file can't be made; [`NotHere`] if the machine does not let it run.
     pub fn start(dir: &Path, clients: u32) -> Result<Self> {
         let prepared = prepare(&dir.join("floor"), FILE_BYTES)?;
         let direct = prepared.direct;
@@ -105,7 +110,7 @@ impl Floor {
                         shard.run()
                     }
                     Err(error) => {
-                        let _ = ready.send(Err(error));
+                        let _ = ready.send(Err(NotHere(format!("{error:#}"))));
                         Ok(Counts::default())
                     }
                 }

@@ -6,13 +6,13 @@ use std::ops::ControlFlow;
 use std::path::Path;
 
 use anyhow::{Result, bail};
-use ringmain::Config;
 use ringmain::batch::RecordView;
 use ringmain::error::OpenError;
 use ringmain::inspect::{
     DumpOptions, Item, Note, Problem, VerifyReport, dump as walk, verify as check,
 };
-use ringmain::types::Offset;
+use ringmain::types::{Offset, PartitionName};
+use ringmain::{Config, RepairError};
 use serde_json::{Value, json};
 
 use crate::json::command_line;
@@ -66,7 +66,7 @@ pub(crate) fn refuse_a_runs_directory(dir: &Path) -> Result<()> {
     data.sort();
     let data = if data.is_empty() { "none".to_owned() } else { data.join(" ") };
     Err(usage(format!(
-        "{} was made by quick; name one data directory in it: {data}",
+        "{} was made by ringmain-bench; name one data directory in it: {data}",
         dir.display()
     )))
 }
@@ -164,12 +164,33 @@ fn told_of(dir: &Path, report: &VerifyReport) -> String {
 /// If it was not cut: see [`ringmain::RepairError`].
 pub fn repair(flags: &cli::Repair) -> Result<Verdict> {
     let at = Offset::new(flags.cut_at);
-    let done = ringmain::repair(Config::new(&flags.dir), &flags.partition, at)?;
+    let repaired = ringmain::repair(Config::new(&flags.dir), &flags.partition, at);
+    let done = repaired.map_err(|error| match error {
+        RepairError::NoPartition(_) => no_partition(&flags.dir, &error),
+        error => error.into(),
+    })?;
     let (segment, pos) = (done.segment.display(), done.pos);
     let mut text = format!("{} ends at offset {at} now: {segment}, byte {pos}\n", flags.partition);
     text.extend(done.kept.iter().map(|kept| format!("kept    {}\n", kept.display())));
     output::print(&text)?;
     Ok(Verdict::Passed)
+}
+
+fn no_partition(dir: &Path, error: &RepairError) -> anyhow::Error {
+    let entries = match fs::read_dir(dir) {
+        Ok(entries) => entries.flatten(),
+        Err(error) => return usage(format!("{}: {error}; name a data directory", dir.display())),
+    };
+    let names = entries.map(|entry| entry.file_name().to_string_lossy().into_owned());
+    let mut there: Vec<_> =
+        names.filter(|name| PartitionName::from_directory(name).is_some()).take(20).collect();
+    there.sort();
+    let there = if there.is_empty() {
+        "none is there: name a data directory".to_owned()
+    } else {
+        format!("there are {}", there.join(", "))
+    };
+    usage(format!("{}: {error}; {there}", dir.display()))
 }
 
 /// Prints what is in a directory or a file.

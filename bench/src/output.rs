@@ -1,7 +1,9 @@
 //! Standard output, which holds results only, and standard error, which holds the rest. A reader who has gone, as
 //! `head` does, ends no run: what was made has to be taken away, and what was measured kept.
 
+use std::fs;
 use std::io::{ErrorKind, Write, stderr, stdout};
+use std::path::Path;
 
 use anyhow::{Context, Result};
 
@@ -26,4 +28,19 @@ pub fn tell(line: &str) {
 pub fn draw(text: &str) {
     // There is nowhere left to say that it can't be said.
     let _ = stderr().write_all(text.as_bytes());
+}
+
+/// Writes a file. What a full disk leaves of one that was not there before is removed.
+///
+/// # Errors
+/// If it can't be written.
+pub fn write_whole(path: &Path, text: &str) -> Result<()> {
+    let was_there = path.exists();
+    let written = fs::write(path, text).inspect_err(|_| {
+        if !was_there {
+            // The write's own error is what is told.
+            let _ = fs::remove_file(path);
+        }
+    });
+    written.with_context(|| format!("cannot write {}", path.display()))
 }

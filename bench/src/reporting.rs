@@ -4,14 +4,14 @@ use std::fs;
 use std::path::{Path, PathBuf};
 use std::thread;
 
-use anyhow::{Context, Result, anyhow};
+use anyhow::{Result, anyhow};
 use clap::Args;
 use serde::Serialize;
 
 use crate::claims::document as claims;
 use crate::clock::utc_stamp;
 use crate::json::command_line;
-use crate::output::{print, tell};
+use crate::output::{print, tell, write_whole};
 use crate::report::{self, RUNS_MAX, Runs};
 use crate::run::folder::FolderError;
 use crate::usage::usage;
@@ -62,9 +62,9 @@ pub fn run(flags: &Report) -> Result<Verdict> {
     }
     let path =
         flags.out.clone().unwrap_or_else(|| format!("ringmain-report-{}.html", utc_stamp()).into());
-    fs::write(&path, &page).with_context(|| format!("cannot write {}", path.display()))?;
+    write_whole(&path, &page)?;
     if let (Some(path), Some(picture)) = (&flags.picture, picture) {
-        fs::write(path, picture).with_context(|| format!("cannot write {}", path.display()))?;
+        write_whole(path, &picture)?;
     }
     for what in &damage {
         tell(&format!("ringmain-bench: {what}"));

@@ -17,7 +17,7 @@ use crate::clients::{Load, drive};
 use crate::cores::{Cores, Pinned};
 use crate::device::{Device, Job, Plot};
 use crate::env::rss_bytes;
-use crate::floor::{self, Floor};
+use crate::floor::{self, Floor, NotHere};
 use crate::payload::Payload;
 use crate::plan::{Arm, Row, SLICES};
 use crate::reads::{Reads, SEALED_BYTES, Served};
@@ -122,6 +122,8 @@ pub struct Rig<'a> {
     device: Device<AnyRing>,
     direct: bool,
     floor: Option<Floor>,
+    /// Why the floor's rows are left out.
+    no_floor: Option<String>,
     places: Vec<Place>,
     reads: Option<Reads>,
     fallback: Option<String>,
@@ -134,20 +136,41 @@ fn topic(row: &Row) -> &'static str {
     if row.partitions == 1 { row.name } else { "many" }
 }
 
+/// The floor, if a row wants it. Where the machine does not let it run its rows are left out, unless they are all that
+/// was asked for; why is said.
+fn floor(
+    rows: &mut Vec<&'static Row>,
+    clients: u32,
+    dir: &mut WorkDir,
+) -> Result<(Option<Floor>, Option<String>)> {
+    const NAME: &str = "floor";
+    if !rows.iter().any(|row| row.arm == Arm::Floor) {
+        return Ok((None, None));
+    }
+    match Floor::start(&dir.subdir(NAME)?, clients) {
+        Ok(floor) => Ok((Some(floor), None)),
+        Err(error) if error.is::<NotHere>() && rows.iter().any(|row| row.arm != Arm::Floor) => {
+            rows.retain(|row| row.arm != Arm::Floor);
+            dir.remove_subdir(NAME)?;
+            Ok((None, Some(format!("{error:#}"))))
+        }
+        Err(error) => Err(error),
+    }
+}
+
 impl<'a> Rig<'a> {
     /// Makes files and partitions. Call on a thread that is not pinned.
     ///
     /// # Errors
     /// If something can't be made, or the user stops the run.
     pub fn new(
-        rows: Vec<&'static Row>,
+        mut rows: Vec<&'static Row>,
         each: Duration,
         dir: &mut WorkDir,
         (arena, payload): (&Arena, &'a Payload),
     ) -> Result<Self> {
         let clients = rows.iter().map(|row| row.in_flight as u32).max().unwrap_or(1);
-        let floor = rows.iter().any(|row| row.arm == Arm::Floor);
-        let floor = floor.then(|| Floor::start(&dir.subdir("floor")?, clients)).transpose()?;
+        let (floor, no_floor) = floor(&mut rows, clients, dir)?;
         let places = places(&rows, dir, payload)?;
         let read = rows.iter().any(|row| matches!(row.arm, Arm::Read(_)));
         let reads = read.then(|| Reads::prepare(&dir.subdir("reads")?, payload)).transpose()?;
@@ -174,6 +197,7 @@ impl<'a> Rig<'a> {
             device,
             direct,
             floor,
+            no_floor,
             places,
             reads,
             fallback,
@@ -282,12 +306,13 @@ impl<'a> Rig<'a> {
 
     /// What to know before the figures are quoted.
     pub fn notes(&self) -> Vec<String> {
-        let mut notes = Vec::new();
+        let mut notes: Vec<String> =
+            self.no_floor.iter().map(|why| format!("the floor was not measured: {why}")).collect();
         let sites = self.places.iter().filter_map(|place| place.site.fallback());
         if let Some(reason) = sites.chain(self.fallback.as_deref()).next() {
             notes.push(format!(
-                "NO io_uring: {reason}. All rows but the floor's went through plain system calls on \
-                 threads, which is slower; these are not the figures of the engine"
+                "NO io_uring: {reason}. All rows went through plain system calls on threads, which is \
+                 slower; these are not the figures of the engine"
             ));
         }
         if !self.direct {

@@ -9,6 +9,8 @@ use std::{env, fs, process};
 use ringmain::batch::BatchBuilder;
 use ringmain::{Config, Engine};
 
+#[path = "command_line/forbidden.rs"]
+mod forbidden;
 #[path = "command_line/run.rs"]
 mod run;
 #[path = "command_line/streams.rs"]
@@ -441,7 +443,13 @@ fn what_is_no_log_is_wrong_use_to_look_at() {
     fs::create_dir(place.0.join("foreign")).expect("made");
     fs::write(place.0.join("foreign/thesis.txt"), "years").expect("written");
     closed(&place);
-    let cases: [(&[&str], &str); 8] = [
+    let cut = ["--partition", "orders-7", "--cut-at", "3"];
+    let repair = |dir: &'static str| [&["repair", dir][..], &cut[..]].concat();
+    let (absent, foreign, other) = (repair("absent"), repair("foreign"), repair("data"));
+    let cases: [(&[&str], &str); 11] = [
+        (&absent, "absent: No such file"),
+        (&foreign, "foreign: there is no partition orders-7; none is there"),
+        (&other, "data: there is no partition orders-7; there are orders-0"),
         (&["verify", "empty"], "name a data directory"),
         (&["dump", "empty"], "name a data directory"),
         (&["verify", "foreign"], "holds thesis.txt, which is no log's; name a data directory"),

@@ -89,7 +89,7 @@ impl Shard {
             .collect();
         // SAFETY: the buffers live until the ring is dropped.
         unsafe { ring.submitter().register_buffers(&buffers) }
-            .context("cannot register buffers")?;
+            .context("buffers of a MiB cannot be registered (ulimit -l)")?;
         ring.submitter().register_files(&[file.as_raw_fd()]).context("cannot register a file")?;
         let taken = Inbox::with_room(shared.desks.len() as u32);
         Ok(Self {

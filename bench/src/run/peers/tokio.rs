@@ -13,6 +13,7 @@ use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Error, Result, anyhow};
+use io_uring::IoUring;
 use ringmain::ring::interrupts::cores_near;
 use ringmain::types::FlushPolicy;
 use tokio::sync::Notify;
@@ -58,6 +59,9 @@ struct Task {
 
 impl Backend for TokioUring {
     fn open(&self, dir: &Path, workload: &Workload) -> Result<Box<dyn Instance>> {
+        // The crate panics on a thread of its own where there is none.
+        IoUring::new(2)
+            .context("io_uring is not to be had; --backend pwrite and --backend sync need none")?;
         let store = Arc::new(Store::make(dir, workload, false)?);
         let readied: Arc<[Notify]> = (0..workload.partitions).map(|_| Notify::new()).collect();
         let theirs = Arc::clone(&readied);
