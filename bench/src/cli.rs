@@ -21,6 +21,12 @@ use crate::sweep::command as sweep;
 /// Shortest and longest run of `quick`.
 const SECONDS: RangeInclusive<u64> = 5..=3600;
 
+const BEGIN: &str = "\
+Begin with:
+  ringmain-bench quick            about a minute, below the working directory, no privilege needed
+  ringmain-bench claims           about five minutes
+  ringmain-bench run --help       each command shows examples";
+
 const QUICK_EXAMPLES: &str = "\
 Examples:
   ringmain-bench quick                                  about a minute in ./ringmain-data-PID
@@ -71,6 +77,7 @@ Examples:
   ringmain-bench run --rate 50k/s --dry-run > mine.toml            a workload file
   ringmain-bench run --workload mine.toml --codec zstd --json
 
+TIME is 2, 0.5s, 500ms or 250us; BYTES are 4096, 64KiB, 1MiB or 2GiB.
 Exit codes: 0 ok, 1 what was acked is not there, 2 a wrong flag, value or path, 130 interrupted.";
 
 const SEARCH_EXAMPLES: &str = "\
@@ -78,6 +85,7 @@ Examples:
   ringmain-bench search --p99 2ms
   ringmain-bench search --p99 500us --batch-records 10 --seconds 5 --repeats 3
 
+TIME is 2, 0.5s, 500ms or 250us; BYTES are 4096, 64KiB, 1MiB or 2GiB. --kills is 0 here if it is not said.
 Exit codes: 0 found, 1 no rate holds the bound, 2 a wrong flag, value or path.";
 
 const CLAIMS_EXAMPLES: &str = "\
@@ -138,7 +146,7 @@ Examples:
 
 /// Proves or refutes, on your own disk, what is claimed of the ringmain log.
 #[derive(Debug, Parser)]
-#[command(name = "ringmain-bench", version, arg_required_else_help = true)]
+#[command(name = "ringmain-bench", version, arg_required_else_help = true, after_help = BEGIN)]
 pub struct Cli {
     /// What to do.
     #[command(subcommand)]

@@ -12,7 +12,7 @@ use ringmain_bench::interrupt::{self, Interrupted};
 use ringmain_bench::output::tell;
 use ringmain_bench::run::folder::FolderError;
 use ringmain_bench::run::{command, compare, kill, search, selftest};
-use ringmain_bench::usage::Usage;
+use ringmain_bench::usage::{Usage, hint};
 use ringmain_bench::{
     alone, claims, crash, device, finding, fio, inspecting, manual, profile, quick, reporting,
     sweep, verdict::Verdict,
@@ -48,7 +48,7 @@ fn main() -> ExitCode {
             ExitCode::from(interrupt::EXIT_CODE)
         }
         Err(error) => {
-            tell(&format!("ringmain-bench: {}", told(&error)));
+            tell(&format!("ringmain-bench: {}{}", told(&error), hint(&error)));
             ExitCode::from(code_of(&error))
         }
     }

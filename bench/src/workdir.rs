@@ -193,8 +193,9 @@ fn make_root(path: &Path) -> Result<bool> {
 }
 
 fn is_empty(path: &Path) -> Result<bool> {
-    let mut entries =
-        fs::read_dir(path).map_err(|e| usage(format!("--dir {}: {e}", path.display())))?;
+    let mut entries = fs::read_dir(path).map_err(|e| {
+        usage(format!("--dir {}: {e}; give a directory you may write to", path.display()))
+    })?;
     // ext4 puts `lost+found` at the root of a fresh file system.
     Ok(entries.all(|entry| entry.is_ok_and(|entry| entry.file_name() == "lost+found")))
 }

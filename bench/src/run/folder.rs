@@ -121,7 +121,11 @@ impl Folder {
     /// If it can't be written.
     pub fn put(&self, name: &str, text: &str) -> Result<(), FolderError> {
         let (path, new) = (self.path.join(name), self.path.join(format!(".{name}.new")));
-        fs::write(&new, text).map_err(io(&new))?;
+        let written = fs::write(&new, text).inspect_err(|_| {
+            // What a full disk leaves of it is in nobody's way.
+            let _ = fs::remove_file(&new);
+        });
+        written.map_err(io(&new))?;
         fs::rename(&new, &path).map_err(io(&path))
     }
 

@@ -54,6 +54,19 @@ pub fn room(dir: &Path) -> Result<u64> {
     Ok(room)
 }
 
+/// Checks that something was measured, and not only warmed up with, before the disk was full.
+fn check_fitted(measured: &Measured, dir: &Path) -> Result<()> {
+    if measured.ended != Ended::DiskFull || measured.records > 0 {
+        return Ok(());
+    }
+    Err(usage(format!(
+        "nothing was measured: the disk would have been full in the warm-up, {} MiB are free where {} is; name \
+         another --dir, or lower --warmup or --rate",
+        free_bytes(dir)? >> 20,
+        dir.display()
+    )))
+}
+
 /// What a repeat came to.
 #[derive(Debug, Serialize, Deserialize)]
 pub struct One {
@@ -156,6 +169,7 @@ impl Setting<'_> {
                 found => Ok(found.context("reading back")?),
             },
         };
+        check_fitted(&measured, dir)?;
         // It may be large, and has been read.
         measured.ledger = Ledger::new(0, 0);
         Ok(One {

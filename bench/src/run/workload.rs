@@ -206,9 +206,9 @@ impl Flags {
     }
 
     fn parse(text: &str) -> Result<Self, String> {
-        let table: toml::Table = toml::from_str(text).map_err(|e| e.to_string())?;
+        let table: toml::Table = toml::from_str(text).map_err(brief)?;
         Self::check_keys(&table)?;
-        toml::from_str(text).map_err(|e| e.to_string().trim_end().to_owned())
+        toml::from_str(text).map_err(brief)
     }
 
     /// Checks that a file's keys are names of settings.
@@ -310,6 +310,17 @@ impl Flags {
         workload.check()?;
         Ok(workload)
     }
+}
+
+/// What is wrong with a file. A line of it that is shown may be as long as the file.
+pub fn brief(error: toml::de::Error) -> String {
+    const CHARS: usize = 200;
+    let text = error.to_string();
+    let lines = text.trim_end().lines().map(|line| match line.char_indices().nth(CHARS) {
+        Some((end, _)) => format!("{} ...", &line[..end]),
+        None => line.to_owned(),
+    });
+    lines.collect::<Vec<_>>().join("\n")
 }
 
 impl Workload {

@@ -18,6 +18,7 @@ use crate::json::command_line;
 use crate::output;
 use crate::run::folder::{self, Folder};
 use crate::run::result::{Document as Run, State};
+use crate::run::values::Source;
 use crate::terminal::Terminal;
 use crate::usage::usage;
 use crate::verdict::Verdict;
@@ -35,6 +36,7 @@ Every flag of `run` takes a list with commas, or is given several times; every c
 each is measured once in a round, --repeats are the rounds, and each round has an order of its own. A cell's directory
 is one of `run`: `report` and `compare` take it. Records a second are held against p99.9 among cells whose ack means the
 same; a recommendation is never a silent choice of an ack that means less. Each repeat is read back; kills are `run`'s.
+TIME is 2, 0.5s, 500ms or 250us; BYTES are 4096, 64KiB, 1MiB or 2GiB.
 
 Exit codes: 0 ok, 1 a cell failed or lost what was acked, 2 a wrong flag, value or path, 130 interrupted.";
 
@@ -78,6 +80,7 @@ pub fn run(flags: &Flags) -> Result<Verdict> {
         if flags.dry_run {
             return dry(&plan, flags.json);
         }
+        check_payloads(&plan)?;
         let sites = sites(&plan)?;
         plan.env = serde_json::to_value(sites[0].env())?;
         let out = plan.cells[0].workload.out.clone().unwrap_or_else(|| folder::DEFAULT.into());
@@ -105,6 +108,18 @@ pub fn run(flags: &Flags) -> Result<Verdict> {
 fn begun(flags: &Flags) -> Result<Plan> {
     let under = flags.workload.as_deref().map(Lists::read).transpose()?.unwrap_or_default();
     Plan::of(&flags.lists.clone().over(under), command_line(std::env::args()), utc_stamp())
+}
+
+/// Checks, before anything is made, that the payloads are there.
+fn check_payloads(plan: &Plan) -> Result<()> {
+    for cell in &plan.cells {
+        if let Source::Path(path) = &cell.workload.payload {
+            fs::metadata(path).map_err(|e| {
+                usage(format!("--payload {}: {e}; give a file or a folder to read", path.display()))
+            })?;
+        }
+    }
+    Ok(())
 }
 
 fn resumed(flags: &Flags, dir: &Path) -> Result<(Folder, Plan)> {

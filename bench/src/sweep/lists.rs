@@ -5,7 +5,7 @@ use std::path::Path;
 use clap::builder::{NonEmptyStringValueParser, PossibleValuesParser, ValueParser};
 use clap::{Arg, ArgAction, ArgMatches, Args, Command, FromArgMatches};
 
-use crate::run::workload::Flags;
+use crate::run::workload::{Flags, brief};
 use crate::textfile;
 use crate::usage::usage;
 
@@ -100,7 +100,7 @@ impl Lists {
 
     /// As [`Lists::read`], of the file's text; errors are in words.
     pub(super) fn parse(text: &str) -> Result<Self, String> {
-        let table: toml::Table = toml::from_str(text).map_err(|e| e.to_string())?;
+        let table: toml::Table = toml::from_str(text).map_err(brief)?;
         Flags::check_keys(&table)?;
         let mut lists = Self::default();
         for name in Flags::names().into_iter().filter(|name| name != KILLS) {

@@ -114,6 +114,29 @@ fn what_is_no_run_or_of_another_schema_is_wrong_use_to_compare() {
     }
 }
 
+#[test]
+fn a_sweep_that_cannot_be_leaves_nothing() {
+    let place = Place::new("sweep-wrong");
+    let line = "sweep --flush group,os --seconds 1s --repeats 1 --payload absent.log";
+    let output = place.run(&line.split(' ').collect::<Vec<_>>());
+    assert_eq!(output.status.code(), Some(WRONG_USE), "{}", stderr(&output));
+    assert!(stderr(&output).contains("--payload absent.log: No such file"), "{}", stderr(&output));
+    assert!(place.names().is_empty(), "{:?}", place.names());
+}
+
+#[test]
+fn a_long_line_of_a_workload_file_is_told_in_short() {
+    let place = Place::new("run-long-line");
+    fs::write(place.0.join("long.toml"), format!("keys = {}", "[".repeat(100_000)))
+        .expect("written");
+    for command in ["run", "sweep"] {
+        let output = place.run(&[command, "--workload", "long.toml"]);
+        assert_eq!(output.status.code(), Some(WRONG_USE), "{}", stderr(&output));
+        let told = stderr(&output);
+        assert!(told.contains("long.toml") && told.len() < 2000, "{} bytes", told.len());
+    }
+}
+
 /// Waits until the plain progress on standard error says so.
 fn until(child: &mut Child, words: &str) {
     let mut told = String::new();

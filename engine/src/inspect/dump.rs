@@ -15,7 +15,7 @@ use crate::format::meta::{BLOCK_BYTES_MIN, DirectoryMeta, JournalsMeta, Partitio
 use crate::format::names;
 use crate::format::seal::Seal;
 use crate::journal::group::{EntryKind, Group};
-use crate::limits::{JOURNAL_BYTES_MAX, SMALL_FILE_BYTES_MAX};
+use crate::limits::SMALL_FILE_BYTES_MAX;
 use crate::types::{Incarnation, Offset, PartitionName};
 
 /// What is shown.
@@ -183,14 +183,17 @@ impl Dump<'_> {
         if kind == FileKind::Segment {
             return self.segment(path).map_err(|e| OpenError::io(path, "reading", e));
         }
-        let max = if kind == FileKind::Journal { JOURNAL_BYTES_MAX } else { SMALL_FILE_BYTES_MAX };
-        let bytes = read_at_most(path, max).map_err(|e| OpenError::io(path, "reading", e))?;
+        if kind == FileKind::Journal {
+            return self.journal(path, &journals::read(path)?);
+        }
+        let bytes = read_at_most(path, SMALL_FILE_BYTES_MAX)
+            .map_err(|e| OpenError::io(path, "reading", e))?;
         let base = || {
             let name = path.file_stem().unwrap_or_default().to_string_lossy();
             names::segment_base(&format!("{name}.log")).unwrap_or_default()
         };
         Ok(match kind {
-            FileKind::Segment => Flow::Continue(()),
+            FileKind::Segment | FileKind::Journal => Flow::Continue(()),
             FileKind::Index => self.offsets(base(), &bytes),
             FileKind::TimeIndex => self.times(base(), &bytes),
             FileKind::Seal => self.whole(Seal::decode(&bytes).map(Item::Seal)),
@@ -210,7 +213,6 @@ impl Dump<'_> {
             FileKind::Epochs => {
                 self.all(decode_epochs(&bytes).map(|it| it.into_iter().map(Item::Epoch)))
             }
-            FileKind::Journal => return self.journal(path, &bytes),
         })
     }
 

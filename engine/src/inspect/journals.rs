@@ -7,7 +7,7 @@ use super::VerifyReport;
 use super::place::Listing;
 use crate::error::OpenError;
 use crate::files::read_at_most;
-use crate::format::meta::{BLOCK_BYTES_MIN, JournalsMeta};
+use crate::format::meta::{BLOCK_BYTES_MAX, BLOCK_BYTES_MIN, JournalsMeta};
 use crate::format::names;
 use crate::journal::group::{FILE_HEADER_BLOCKS, FileHeader, VERSION};
 use crate::journal::replay::{Suspects, replay};
@@ -42,6 +42,15 @@ pub(super) fn header(path: &Path, bytes: &[u8]) -> Result<Option<FileHeader>, Op
     Ok(first.into_iter().chain(second).max_by_key(|header| header.epoch))
 }
 
+/// A journal's bytes, as far as its header says, or as a journal can be long.
+pub(super) fn read(path: &Path) -> Result<Vec<u8>, OpenError> {
+    let io = |e| OpenError::io(path, "reading", e);
+    let head = FILE_HEADER_BLOCKS * u64::from(BLOCK_BYTES_MAX);
+    let told = header(path, &read_at_most(path, head).map_err(io)?)?;
+    let bytes = told.map_or(JOURNAL_BYTES_MAX, |header| header.bytes.min(JOURNAL_BYTES_MAX));
+    read_at_most(path, bytes.max(head)).map_err(io)
+}
+
 /// Reads every journal and checks that it belongs here and is whole.
 pub(super) fn load(
     report: &mut VerifyReport,
@@ -51,8 +60,7 @@ pub(super) fn load(
     let mut loaded = Vec::new();
     for name in &listing.journals {
         let path = dir.join(name);
-        let bytes = read_at_most(&path, JOURNAL_BYTES_MAX)
-            .map_err(|e| OpenError::io(&path, "reading", e))?;
+        let bytes = read(&path)?;
         let Some(header) = header(&path, &bytes)? else {
             if bytes.iter().any(|byte| *byte != 0) {
                 report.problem(&path, 0, None, "the file header is damaged: what it held is lost");
