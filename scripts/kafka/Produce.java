@@ -41,6 +41,7 @@ record Produce(String address) {
     private void produce(String topic, String compression, String transaction) throws Exception {
         Map<String, Object> settings = new HashMap<>(Map.of("bootstrap.servers", address,
             "compression.type", compression,
+            "request.timeout.ms", "10000", "delivery.timeout.ms", "60000",
             "linger.ms", "5", "batch.size", "40000", "max.request.size", "1000000"));
         if (transaction != null) settings.put("transactional.id", transaction);
         Random random = new Random(topic.hashCode());
