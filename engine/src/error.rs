@@ -259,6 +259,16 @@ pub enum ReadError {
     Closed,
 }
 
+impl ReadError {
+    /// The same error, of a call that asked for `offset`.
+    pub(crate) fn asked_for(self, offset: Offset) -> Self {
+        match self {
+            Self::Damaged { segment, pos, .. } => Self::Damaged { asked: offset, segment, pos },
+            error => error,
+        }
+    }
+}
+
 /// Why a partition could not be flushed, rolled, truncated, checkpointed or prepared.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum ControlError {

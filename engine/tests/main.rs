@@ -14,6 +14,7 @@ mod file_systems;
 mod find;
 mod full_disk;
 mod handles;
+mod harmed_segments;
 mod idle;
 mod kafka_cross_check;
 mod kafka_directory;

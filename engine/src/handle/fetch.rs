@@ -57,7 +57,8 @@ impl LogHandle {
     /// - [`ReadError::Diverged`], [`ReadError::Truncated`]: what the reader has is no longer the log's, as far as
     ///   `epoch` and `mark` tell. Also if that happens while the fetch waits: never does it give bytes of another
     ///   history.
-    /// - [`ReadError::Damaged`] at the first batch; one further on ends the answer before it.
+    /// - [`ReadError::Damaged`] at the first batch, [`ReadError::Altered`] of the first segment; one further on ends
+    ///   the answer before it.
     /// - [`ReadError::Overloaded`], [`ReadError::Deleted`], [`ReadError::Closed`], [`ReadError::Disk`].
     pub fn fetch(&self, fetch: Fetch) -> FetchFuture {
         let log = self.log;

@@ -242,7 +242,7 @@ impl<S: Source> Machine<S> {
                 Ok(())
             }
             Err(error) => {
-                let damage = Damage::of(&error, self.options.isolation);
+                let damage = Damage::of(&error, &self.ask);
                 match damage.filter(|_| self.options.after_damage == AfterDamage::PassOver) {
                     Some(damage) => self.ahead = Ahead::Pass(self.source.pass(damage)),
                     None => self.ended = true,

@@ -305,11 +305,17 @@ impl Pipe {
     }
 }
 
-/// Sends what the socket takes of a file, from a mapping of it. A file that was cut behind our back is an error
-/// (`EFAULT`): the kernel copies, so that no signal is raised.
+/// Sends what the socket takes of a file, from a mapping of it; none behind its end, where a mapping's last page has
+/// zeros. A file that is cut behind our back meanwhile is an error (`EFAULT`): the kernel copies, so that no signal is
+/// raised.
 pub(super) fn send_mapped(fd: RawFd, file: RawFd, pos: u64, len: usize) -> io::Result<usize> {
     // SAFETY: a descriptor that is open across the call, and not closed by it.
     let file = mem::ManuallyDrop::new(unsafe { fs::File::from_raw_fd(file) });
+    let length = file.metadata().map_err(numbered)?.len();
+    let len = usize::try_from(length.saturating_sub(pos)).map_or(len, |there| there.min(len));
+    if len == 0 {
+        return Ok(0);
+    }
     let mut options = memmap2::MmapOptions::new();
     options.offset(pos).len(len);
     // SAFETY: the file is sealed and open under a lease: we neither write nor cut it. Should somebody else, the bytes

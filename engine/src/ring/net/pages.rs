@@ -43,8 +43,9 @@ pub(super) struct Pages {
 }
 
 impl Pages {
-    /// Sends what the socket takes of `len` bytes at `pos`. `None`: they are not all in the page cache. Nothing is sent
-    /// then. Between the answer and the call the kernel may drop a page: then that call waits for the disk, once.
+    /// Sends what the socket takes of `len` bytes at `pos`. `None`: they are not all in the page cache, or the file
+    /// ends there. Nothing is sent then. Between the answer and the call the kernel may drop a page: then that call
+    /// waits for the disk, once.
     pub(super) fn send(
         &mut self,
         fd: RawFd,
@@ -54,18 +55,20 @@ impl Pages {
         if path != ReadPath::Copy && !self.is_resident(file, pos, len)? {
             return Ok(None);
         }
-        match path {
-            ReadPath::Sendfile => calls::sendfile(fd, file, pos, len).map(Some),
-            ReadPath::Mmap => calls::send_mapped(fd, file, pos, len).map(Some),
+        let sent = match path {
+            ReadPath::Sendfile => calls::sendfile(fd, file, pos, len)?,
+            ReadPath::Mmap => calls::send_mapped(fd, file, pos, len)?,
             ReadPath::Splice => {
                 let pipe = self.pipe.take().map_or_else(Pipe::new, Ok)?;
                 let (sent, pipe) = pipe.splice(fd, (file, pos), len);
                 self.pipe = pipe;
-                sent.map(Some)
+                sent?
             }
-            ReadPath::Copy => self.copy(fd, (file, pos, len)),
+            ReadPath::Copy => return self.copy(fd, (file, pos, len)),
             ReadPath::Direct => unreachable!("the shard reads past the page cache itself"),
-        }
+        };
+        // A file that was cut in its last page: that one is there, and has nothing. A full socket is an error.
+        Ok((sent > 0).then_some(sent))
     }
 
     /// Reads without blocking and sends, a piece at a time. What a socket does not take of a piece is read again.

@@ -9,6 +9,7 @@ use crate::shard::read::Reader;
 use crate::shard::shield::Shield;
 use crate::types::{Isolation, Offset, Pos};
 
+use super::Fetch;
 use super::locate::admitted;
 use super::source::{Seen, Segments};
 
@@ -18,19 +19,20 @@ pub(crate) struct Damage {
     segment: Offset,
     /// `None`: the segment as a whole is not what was sealed.
     pos: Option<Pos>,
+    /// What the fetch began with: what comes behind the damage comes behind that.
+    asked: Offset,
     isolation: Isolation,
 }
 
 impl Damage {
-    /// The place that the error names, if it is one of damage.
-    pub(crate) fn of(error: &ReadError, isolation: Isolation) -> Option<Self> {
-        match *error {
-            ReadError::Damaged { segment, pos, .. } => {
-                Some(Self { segment, pos: Some(Pos::new(pos)), isolation })
-            }
-            ReadError::Altered { segment, .. } => Some(Self { segment, pos: None, isolation }),
-            _ => None,
-        }
+    /// The place that the error of a fetch names, if it is one of damage.
+    pub(crate) fn of(error: &ReadError, ask: &Fetch) -> Option<Self> {
+        let (segment, pos) = match *error {
+            ReadError::Damaged { segment, pos, .. } => (segment, Some(Pos::new(pos))),
+            ReadError::Altered { segment, .. } => (segment, None),
+            _ => return None,
+        };
+        Some(Self { segment, pos, asked: ask.offset, isolation: ask.isolation })
     }
 }
 
@@ -58,7 +60,7 @@ pub(crate) async fn pass_over(
 
 async fn next_intact(cx: &Context, id: LogId, damage: Damage) -> Result<Offset, ReadError> {
     let _reader = Reader::new(cx, id);
-    let Damage { segment: base, pos, isolation } = damage;
+    let Damage { segment: base, pos, asked, isolation } = damage;
     let mut segments = Segments::new(cx, id);
     let bound = segments
         .with(|state, id| {
@@ -72,7 +74,7 @@ async fn next_intact(cx: &Context, id: LogId, damage: Damage) -> Result<Offset, 
     let following = segments.following(base);
     let limit = following.unwrap_or(bound).min(bound);
     let Some(pos) = pos else { return Ok(limit) };
-    match within(&mut segments, base, (pos, limit)).await {
+    match within(&mut segments, base, (pos, asked, limit)).await {
         Ok(found) => Ok(found.unwrap_or(limit)),
         // All that is left of it is damaged.
         Err(ReadError::Damaged { .. } | ReadError::Altered { .. }) => Ok(limit),
@@ -80,11 +82,11 @@ async fn next_intact(cx: &Context, id: LogId, damage: Damage) -> Result<Offset, 
     }
 }
 
-/// The first offset of the next intact batch of the segment behind `pos`, below `limit`.
+/// The first offset of the next intact batch of the segment behind `pos` that lies behind `asked` and below `limit`.
 async fn within(
     segments: &mut Segments<'_>,
     base: Offset,
-    (pos, limit): (Pos, Offset),
+    (pos, asked, limit): (Pos, Offset, Offset),
 ) -> Result<Option<Offset>, ReadError> {
     let (end, _) = segments.end(base).await?;
     let mut at = match segments.batch(base, (pos.min(end), end)).await? {
@@ -93,6 +95,7 @@ async fn within(
     };
     while at < end {
         if let Some(seen) = intact(segments, base, (at, end)).await?
+            && asked < seen.base
             && seen.base < limit
         {
             return Ok(Some(seen.base));

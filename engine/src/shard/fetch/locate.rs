@@ -122,7 +122,10 @@ pub(super) fn deleted(cx: &Context, id: LogId, asked: Offset, error: ReadError) 
     let mut state = cx.state.borrow_mut();
     let Some(log) = state.log(id) else { return error };
     let Watermarks { log_start: start, dirty: end, .. } = log.watermarks();
-    if asked < start { ReadError::OutOfRange { asked, start, end } } else { error }
+    if asked < start {
+        return ReadError::OutOfRange { asked, start, end };
+    }
+    error.asked_for(asked)
 }
 
 async fn locate_once(
@@ -135,9 +138,13 @@ async fn locate_once(
     let room = ask.max_bytes.min(FETCH_BYTES_MAX) as u64;
     let mut walk = Walk { segments: Segments::new(cx, id), ask: ask.offset, bound, room };
     while located.next < located.bound {
-        let place = walk.place(located.next)?;
-        let Some(found) = walk.find(place, located.next, located.bytes == 0).await? else { break };
-        let Found { range, next, ended } = found;
+        let found = match walk.find_at(located.next, located.bytes == 0).await {
+            Ok(found) => found,
+            // What is whole is given first: the next fetch begins at what is not.
+            Err(_) if located.bytes > 0 => break,
+            Err(error) => return Err(error),
+        };
+        let Some(Found { range, next, ended }) = found else { break };
         let bytes = range.to.since(range.from);
         if bytes > 0 {
             located.ranges.push(range);
@@ -290,9 +297,10 @@ impl Walk<'_> {
         ReadError::Damaged { asked: self.ask, segment: base, pos: pos.get() }
     }
 
-    /// The segment that holds `next`, which lies below the bound.
-    fn place(&self, next: Offset) -> Result<Place, ReadError> {
-        self.segments.with(|state, id| place(state, id, (next, self.bound)))
+    /// Which bytes to take of the segment that holds `next`, which lies below the bound.
+    async fn find_at(&mut self, next: Offset, first: bool) -> Result<Option<Found>, ReadError> {
+        let place = self.segments.with(|state, id| place(state, id, (next, self.bound)))?;
+        self.find(place, next, first).await
     }
 
     /// Which bytes of the segment to take, from the batch that holds `next` on. With `first` at least one batch.
@@ -328,11 +336,11 @@ impl Walk<'_> {
         let hop = self.segments.floor_pos(place.base, to).await?;
         let mut stop = None;
         if hop > batch.end {
-            stop = self.stop(place, (hop, batch.last), (to, end)).await?;
+            stop = self.stop(place, (hop, batch.last), (to, end)).await;
         }
         if stop.is_none() {
             // The index leads nowhere, or no further: from batch to batch.
-            stop = self.stop(place, (batch.end, batch.last), (to, end)).await?;
+            stop = self.stop(place, (batch.end, batch.last), (to, end)).await;
         }
         let (to, next) = stop.unwrap_or((batch.end, batch.last.plus(1)));
         Ok(Some(Found {
@@ -407,24 +415,25 @@ impl Walk<'_> {
         place: Place,
         (hop, mut last): (Pos, Offset),
         (to, end): (Pos, Pos),
-    ) -> Result<Option<(Pos, Offset)>, ReadError> {
+    ) -> Option<(Pos, Offset)> {
         let mut pos = hop;
         loop {
             if pos >= end {
-                return Ok(Some((pos, place.limit)));
+                return Some((pos, place.limit));
             }
-            let seen = self.segments.batch(place.base, (pos, end)).await?;
+            // What can not be read now is told by the fetch that begins there.
+            let seen = self.segments.batch(place.base, (pos, end)).await.unwrap_or_default();
             let Some(seen) =
                 seen.filter(|seen| seen.base > last && !place.is_foreign(*seen, place.base))
             else {
                 // Behind it there is damage, or space that holds nothing.
-                return Ok((pos > hop).then_some((pos, last.plus(1))));
+                return (pos > hop).then_some((pos, last.plus(1)));
             };
             if seen.base >= place.limit {
-                return Ok(Some((pos, place.limit)));
+                return Some((pos, place.limit));
             }
             if seen.end > to {
-                return Ok(Some((pos, seen.base)));
+                return Some((pos, seen.base));
             }
             (pos, last) = (seen.end, seen.last);
         }

@@ -53,7 +53,7 @@ fn deleted(
 ) -> ReadError {
     match locate(cx, id, asked, isolation) {
         Err(gone @ ReadError::OutOfRange { start, .. }) if asked < start => gone,
-        _ => error,
+        _ => error.asked_for(asked),
     }
 }
 
@@ -67,9 +67,13 @@ async fn read_once(
     let mut next = offset;
     loop {
         let Some(place) = locate(cx, id, next, isolation)? else { return Ok(out) };
-        let place = seek(cx, id, place, next).await?;
         let before = out.len();
-        next = collect((cx, id), place, next, max_bytes, &mut out).await?;
+        next = match collect((cx, id), place, next, max_bytes, &mut out).await {
+            Ok(next) => next,
+            // What is whole is given first: the next read begins at what is not.
+            Err(_) if !out.is_empty() => return Ok(out),
+            Err(error) => return Err(error),
+        };
         // On to the next segment only if this one is used up and there is room.
         let more = next >= place.limit && out.len() < max_bytes;
         if !more || (out.len() == before && !out.is_empty()) {
@@ -78,7 +82,8 @@ async fn read_once(
     }
 }
 
-/// Gathers whole batches from a place on. Returns the offset that comes next.
+/// Gathers whole batches of a place's segment. Returns the offset that comes next; of an error, `out` has what comes
+/// before it.
 async fn collect(
     (cx, id): (&Context, LogId),
     place: Place,
@@ -87,6 +92,7 @@ async fn collect(
     out: &mut Vec<u8>,
 ) -> Result<Offset, ReadError> {
     let mut next = from;
+    let place = seek(cx, id, place, from).await?;
     let mut walk = Walk::new(cx, id, place, (from, max_bytes.clamp(PAGE_BYTES, BATCH_BYTES_MAX)));
     while let Some((extent, _)) = walk.next().await? {
         if extent.last < from {
