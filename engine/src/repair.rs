@@ -98,7 +98,8 @@ pub fn repair(config: Config, name: &PartitionName, at: Offset) -> Result<Repair
     };
     let segment = partition.join(names::segment(base));
     let pos = find(&segment, base, at)?;
-    lower_point(&dir, name, at)?;
+    lower(&dir.join(names::RECOVERY_POINTS), name, at)?;
+    lower(&dir.join(names::CLEANED), name, at)?;
     let mut kept = Vec::new();
     kept.extend(keep_tail(&segment, pos)?);
     sync(&partition)?;
@@ -178,19 +179,18 @@ fn inside(asked: Offset, begins: Offset) -> Result<u64, RepairError> {
     Err(RepairError::InsideBatch { asked, begins })
 }
 
-/// Recovery must not begin behind the new end.
-fn lower_point(dir: &Path, name: &PartitionName, at: Offset) -> Result<(), RepairError> {
-    let path = dir.join(names::RECOVERY_POINTS);
-    let text = match read_at_most(&path, SMALL_FILE_BYTES_MAX) {
+/// Recovery must not begin behind the new end, nor take what will come there for compacted.
+fn lower(path: &Path, name: &PartitionName, at: Offset) -> Result<(), RepairError> {
+    let text = match read_at_most(path, SMALL_FILE_BYTES_MAX) {
         Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(()),
-        text => text.map_err(|e| failed("reading", &path, e))?,
+        text => text.map_err(|e| failed("reading", path, e))?,
     };
-    // One that does not decode is no recovery point.
+    // One that does not decode says nothing of anybody.
     let mut points = decode_offsets(&text).unwrap_or_default();
     for (_, point) in points.iter_mut().filter(|(known, _)| known == name) {
         *point = (*point).min(at);
     }
-    replace(&path, encode_offsets(&points).as_bytes())
+    replace(path, encode_offsets(&points).as_bytes())
 }
 
 fn replace(path: &Path, bytes: &[u8]) -> Result<(), RepairError> {

@@ -270,7 +270,8 @@ impl<'r, 'a> Log<'r, 'a> {
             let rest = walker.rest(end).map_err(io)?;
             self.looked.log_bytes += walker.bytes_read();
             let length = walker.length();
-            let mut walked = Walked { end, length, next, rest, why, complete };
+            let sealed = self.check.was_sealed(walk.base, walk.seal.as_ref());
+            let mut walked = Walked { end, length, next, rest, why, complete, sealed };
             walked.complete = self.check.is_complete(&walked, walk.following, walk.seal.as_ref());
             match self.check.judge(walk.path, &walked, &self.bases[at + 1..])? {
                 Verdict::Fine => return Ok(Ended::Through),

@@ -62,6 +62,8 @@ pub(super) struct Walked {
     pub(super) why: Option<String>,
     /// It ended where the next segment's records begin.
     pub(super) complete: bool,
+    /// The segment was sealed, and so flushed as a whole.
+    pub(super) sealed: bool,
 }
 
 /// What lies behind a walk's end.
@@ -178,6 +180,13 @@ impl<'r, 'a> Check<'r, 'a> {
         if sealed { &[] } else { runs }
     }
 
+    /// Whether a seal is one of this partition's segment.
+    pub(super) fn was_sealed(&self, base: Offset, seal: Option<&Seal>) -> bool {
+        seal.is_some_and(|seal| {
+            Some(seal.incarnation) == self.incarnation && seal.base_offset == base
+        })
+    }
+
     /// Whether a walk went over all of a segment, which is followed by one that begins at `following`.
     pub(super) fn is_complete(
         &self,
@@ -256,7 +265,8 @@ impl<'r, 'a> Check<'r, 'a> {
             end = pos + batch.as_bytes().len() as u64;
         }
         let rest = walker.rest(end).map_err(io)?;
-        let mut walked = Walked { end, length, next, rest, why, complete };
+        let sealed = self.was_sealed(base, derived.seal());
+        let mut walked = Walked { end, length, next, rest, why, complete, sealed };
         walked.complete = self.is_complete(&walked, following, derived.seal());
         derived.end(self.report, walked.complete || rest.last_nonzero.is_none());
         derived.check_seal(self.report, self.incarnation, (length, next), rest);
@@ -308,6 +318,8 @@ impl<'r, 'a> Check<'r, 'a> {
             "this was flushed".to_owned()
         } else if self.terms.clean {
             "the directory was closed cleanly".to_owned()
+        } else if walked.sealed {
+            "the segment was sealed".to_owned()
         } else {
             let beyond = behind + self.bytes_of(later)?;
             if self.relaxed || beyond <= TORN_WINDOW_BYTES {

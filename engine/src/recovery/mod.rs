@@ -407,13 +407,14 @@ async fn overlay_all<D: Disk>(
 ) -> Result<(), OpenError> {
     let work = known.iter().filter_map(|known| {
         let segments = replayed.overlay.get(&known.identity.incarnation)?;
-        Some((&known.identity, segments))
+        Some((&known.identity, known.cleaned, segments))
     });
-    let jobs = work.flat_map(|(Identity { dir, incarnation, .. }, segments)| {
+    let jobs = work.flat_map(|(Identity { dir, incarnation, .. }, cleaned, segments)| {
         segments.iter().map(move |(base, runs)| {
             let path = dir.join(names::segment(*base));
             async move {
-                if is_sealed(disk, arena, (dir, *base), (*incarnation, runs)).await? {
+                let sealed = is_sealed(disk, arena, (dir, *base), (*incarnation, runs)).await?;
+                if sealed || is_cleaned(disk, (dir, *base), cleaned).await? {
                     return Ok(());
                 }
                 let mode = OpenMode { direct: plan.direct, ..OpenMode::default() };
@@ -453,6 +454,23 @@ async fn is_sealed<D: Disk>(
         let all = compacted || end <= seal.length.get();
         seal.incarnation == incarnation && seal.base_offset == base && all
     }))
+}
+
+/// Whether compaction has gone over a segment, which was sealed then, whatever became of its seal.
+async fn is_cleaned<D: Disk>(
+    disk: &D,
+    (dir, base): (&Path, Offset),
+    cleaned: Option<Offset>,
+) -> Result<bool, OpenError> {
+    let Some(cleaned) = cleaned.filter(|cleaned| base < *cleaned) else { return Ok(false) };
+    if defects::is(Defect::LayOverCompacted) {
+        return Ok(false);
+    }
+    let listed = disk.run(Op::List { path: dir.to_path_buf() }).await;
+    let names = listed.map_err(|e| OpenError::io(dir, "listing", e))?.into_names();
+    let bases = names.iter().filter_map(|name| names::segment_base(name));
+    let following = bases.filter(|other| *other > base).min();
+    Ok(following.is_some_and(|following| following <= cleaned))
 }
 
 async fn recover_all<D: Disk>(

@@ -11,16 +11,19 @@ use crate::files::{open, read_small, sync_directory};
 use crate::format::checkpoint::{EpochStart, decode_epochs};
 use crate::format::index::{OffsetEntry, TimeEntry};
 use crate::format::names;
-use crate::format::seal::Seal;
 use crate::index::{Index, Indexed};
-use crate::limits::{SEGMENT_DATA_BYTES_MAX, TORN_WINDOW_BYTES};
+use crate::limits::SEGMENT_DATA_BYTES_MAX;
 use crate::local::Semaphore;
 use crate::log::{Identity, Sealed, Shape};
 use crate::types::{Offset, Pos};
 
 use super::images::{Home, Image, protect};
-use super::scan::{BatchScanner, Remainder, Scanned, remainder};
+use super::scan::{BatchScanner, Scanned};
 use super::swaps;
+
+mod judge;
+
+use judge::Verdict;
 
 /// What recovery made of a partition.
 #[derive(Debug)]
@@ -197,13 +200,14 @@ impl<D: Disk> Recovery<'_, D> {
             let mut walked = self.walk(*base, following).await?;
             epochs.extend(&mut walked.epochs);
             let last = following.is_none();
-            let cut = self.judge(*base, &mut walked, &bases[at + 1..]).await?;
+            let known = (*base, seals.contains(base));
+            let cut = self.judge(known, &mut walked, &bases[at + 1..]).await?;
             scanned_bytes += walked.read_bytes;
             // Flushes that go out together share the device's: they are not bounded like readers.
             drop(reading);
             match cut {
                 Verdict::Fine
-                    if !last || is_full(&walked) || self.is_last_sealed(*base, &walked).await? =>
+                    if !last || is_full(&walked) || self.is_last_sealed(known, &walked).await? =>
                 {
                     self.sync_and_close(walked.file).await?;
                     let max_timestamp = walked.index.latest_ms();
@@ -213,7 +217,7 @@ impl<D: Disk> Recovery<'_, D> {
                     next = walked.next;
                 }
                 verdict => {
-                    recovered = Some((*base, walked, verdict));
+                    recovered = Some((known, walked, verdict));
                     break;
                 }
             }
@@ -222,8 +226,8 @@ impl<D: Disk> Recovery<'_, D> {
         let epochs = self.epochs(epochs, end).await?;
         let mut out = match recovered {
             None => self.fresh(next, (sealed, unsealed)),
-            Some((base, walked, verdict)) => {
-                self.finish(base, (walked, verdict), (sealed, unsealed)).await?
+            Some((known, walked, verdict)) => {
+                self.finish(known, (walked, verdict), (sealed, unsealed)).await?
             }
         };
         (out.scanned_bytes, out.epochs) = (scanned_bytes, epochs);
@@ -261,10 +265,15 @@ impl<D: Disk> Recovery<'_, D> {
 
     async fn finish(
         self,
-        base: Offset,
+        (base, has_seal): (Offset, bool),
         (walked, verdict): (Walked, Verdict),
         (sealed, unsealed): (Vec<Sealed>, Vec<Offset>),
     ) -> io::Result<Recovered> {
+        if has_seal && !matches!(verdict, Verdict::Corrupt(_)) {
+            // It is the active one from now on: its seal no longer speaks for it.
+            self.remove(names::seal(base)).await?;
+            sync_directory(self.disk, self.identity.dir.clone()).await?;
+        }
         let block = self.terms.shape.block;
         let end = Pos::new(walked.end);
         let mut prepared = Pos::new((walked.length / block * block).min(i32::MAX as u64));
@@ -275,8 +284,6 @@ impl<D: Disk> Recovery<'_, D> {
                 self.set_aside(&later).await?;
                 let path = self.identity.dir.join(names::segment(base));
                 if last_nonzero > walked.end {
-                    // It is the active one from now on: a seal, if there is one, no longer speaks for it.
-                    self.remove(names::seal(base)).await?;
                     self.cut(base, walked.file, end).await?;
                     prepared = end.ceil(block);
                     cut = Some(Cut { path, pos: walked.end, bytes: last_nonzero - walked.end });
@@ -429,75 +436,6 @@ impl<D: Disk> Recovery<'_, D> {
         Ok((Index::restore(base, interval, offsets, times), start.pos.get()))
     }
 
-    /// Whether what lies behind the walk's end is nothing, a torn tail or corruption.
-    async fn judge(
-        &self,
-        base: Offset,
-        walked: &mut Walked,
-        later: &[Offset],
-    ) -> io::Result<Verdict> {
-        if walked.complete && !later.is_empty() {
-            return Ok(Verdict::Fine);
-        }
-        if let Some(&following) = later.first()
-            && walked.gap
-            && (self.terms.foreign || self.is_sealed(base, following, walked.end).await?)
-        {
-            // Compaction took the offsets away. Without such evidence the bytes behind the end are lost, and
-            // what comes after them was never acknowledged.
-            return Ok(Verdict::Fine);
-        }
-        if walked.end == walked.length && later.is_empty() {
-            return Ok(Verdict::Fine);
-        }
-        let file = (walked.file, walked.length);
-        let block = self.terms.shape.block;
-        let rest: Remainder = remainder(self.disk, self.arena, file, walked.end, block).await?;
-        walked.read_bytes += rest.read_bytes;
-        let mut beyond = rest.last_nonzero.map_or(0, |last| last - walked.end);
-        for base in later {
-            let (file, length) = self.open(*base).await?;
-            let rest = remainder(self.disk, self.arena, (file, length), 0, block).await?;
-            self.disk.run(Op::Close { file }).await?;
-            walked.read_bytes += rest.read_bytes;
-            beyond += rest.last_nonzero.unwrap_or(0);
-        }
-        let last_nonzero = rest.last_nonzero.unwrap_or(walked.end);
-        if beyond == 0 && later.is_empty() {
-            return Ok(Verdict::Torn { last_nonzero, later: Vec::new() });
-        }
-        if self.terms.suspect {
-            let reason = "a damaged journal group may have held what is missing here".to_owned();
-            return Ok(Verdict::Corrupt(reason));
-        }
-        if self.terms.clean {
-            return Ok(Verdict::Corrupt("the directory was closed cleanly".to_owned()));
-        }
-        if self.terms.relaxed || beyond <= TORN_WINDOW_BYTES {
-            return Ok(Verdict::Torn { last_nonzero, later: later.to_vec() });
-        }
-        Ok(Verdict::Corrupt(format!(
-            "{beyond} bytes lie behind it, more than can have been in flight ({TORN_WINDOW_BYTES})"
-        )))
-    }
-
-    /// Whether the segment's seal says that it ends here and `following` comes next.
-    async fn is_sealed(&self, base: Offset, following: Offset, end: u64) -> io::Result<bool> {
-        let path = self.identity.dir.join(names::seal(base));
-        let bytes = read_small(self.disk, self.arena, &path).await?;
-        let seal = bytes.and_then(|bytes| Seal::decode(&bytes).ok());
-        Ok(seal.is_some_and(|seal| {
-            seal.incarnation == self.identity.incarnation
-                && (seal.base_offset, seal.next_offset) == (base, following)
-                && seal.length.get() == end
-        }))
-    }
-
-    /// Whether the last segment is sealed: rolled, and nothing was appended since.
-    async fn is_last_sealed(&self, base: Offset, walked: &Walked) -> io::Result<bool> {
-        Ok(walked.end == walked.length && self.is_sealed(base, walked.next, walked.end).await?)
-    }
-
     /// Renames later segments aside: nothing in them was acknowledged.
     async fn set_aside(&self, later: &[Offset]) -> io::Result<()> {
         if later.is_empty() {
@@ -562,13 +500,6 @@ impl<D: Disk> Recovery<'_, D> {
 /// Whether Kafka filled the segment further than this engine does: its last block has no positions.
 fn is_full(walked: &Walked) -> bool {
     walked.end > SEGMENT_DATA_BYTES_MAX
-}
-
-#[derive(Debug)]
-enum Verdict {
-    Fine,
-    Torn { last_nonzero: u64, later: Vec<Offset> },
-    Corrupt(String),
 }
 
 fn decode_offsets(bytes: &[u8]) -> Option<Vec<OffsetEntry>> {

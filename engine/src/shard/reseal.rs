@@ -63,6 +63,8 @@ struct Job {
     end: Option<Pos>,
     /// Compaction may put another one in its place meanwhile, which has what belongs to it.
     swapped: u32,
+    /// Compaction has gone over it: the journal may speak of other bytes at its places.
+    cleaned: bool,
     /// The seal to be, as far as the log knows it.
     blank: Seal,
 }
@@ -73,6 +75,7 @@ fn begin(cx: &Context, id: LogId, base_offset: Offset) -> Option<Job> {
     let log = state.log(id)?;
     let (dir, incarnation) = (log.identity.dir.clone(), log.identity.incarnation);
     // A truncation may have taken it away, or made it the active one.
+    let cleaned = log.keep.cleaned;
     let (sealed, next_offset) = log.sealed_at(base_offset)?;
     if sealed.derived == Derived::Hopeless {
         return None;
@@ -87,7 +90,8 @@ fn begin(cx: &Context, id: LogId, base_offset: Offset) -> Option<Job> {
         compacted: false,
         max_timestamp: -1,
     };
-    Some(Job { dir, direct, interval, end: sealed.end, swapped: sealed.swapped, blank })
+    let (end, swapped, cleaned) = (sealed.end, sealed.swapped, next_offset <= cleaned);
+    Some(Job { dir, direct, interval, end, swapped, cleaned, blank })
 }
 
 impl Job {
@@ -151,7 +155,7 @@ impl Job {
         let (newest_ms, compacted) = match was {
             Some(was) => (was.newest_ms, was.compacted),
             // When it was appended is not known; not later than now.
-            None => (counts_as(max_timestamp, now_ms), false),
+            None => (counts_as(max_timestamp, now_ms), self.cleaned),
         };
         let length_now = Pos::new(end);
         let seal =

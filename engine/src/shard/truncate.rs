@@ -329,6 +329,8 @@ async fn rewrite(
             _ => {}
         }
     }
+    // A seal of what is about to be cut would call that damage.
+    sync_directory(&cx.disk, dir.clone()).await?;
     let end = cut.ceil(block);
     cx.disk.run(Op::Truncate { file, len: end.get() }).await?;
     cx.disk.run(Op::Sync { file, data_only: false }).await?;

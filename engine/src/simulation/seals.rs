@@ -146,3 +146,63 @@ fn a_segment_without_a_seal_is_checked_and_sealed() {
     assert_eq!(bytes(&disk, 3, "seal"), was);
     assert!(bytes(&disk, 9, "seal").is_empty(), "damage is not sealed");
 }
+
+#[test]
+fn rot_in_a_sealed_segment_is_no_torn_tail() {
+    // The journal has no more of a batch than its rest, and mends nothing.
+    let setup = Setup { segment_bytes: 64 << 10, direct_bytes: 4096, ..Setup::default() };
+    let (disk, _, mut world, log) = rig(&setup);
+    for _ in 0..16 {
+        put(&mut world, &log, 20_000);
+    }
+    // The last one of all is sealed, too.
+    world.run(log.roll()).unwrap().unwrap();
+    while (0..6).any(|nth| !disk.exists(segment(3 * nth, "seal"))) {
+        world.turn(Wait::Forever).unwrap();
+    }
+    disk.crash(CrashPlan::KeepAll);
+    // Whole, all of it is there, however much of it is looked at.
+    let look = |harm: &dyn Fn(&SimDisk)| {
+        let fork = disk.fork();
+        fork.crash(CrashPlan::KeepAll);
+        fork.set_file_bytes("data/recovery-point-offset-checkpoint", b"junk");
+        harm(&fork);
+        fork.crash(CrashPlan::KeepAll);
+        let (files, bytes) = (fork.files(), fork.file_bytes(segment(15, "log")));
+        let mut world = World::open(&fork, &setup, &Shared::default()).unwrap();
+        let log = world.log(&name("topic")).unwrap();
+        let end = world.marks(log.name()).dirty.get();
+        for offset in 0..end {
+            let read = world.run(log.read(Offset::new(offset), 1, Isolation::Durable)).unwrap();
+            assert!(!read.unwrap().is_empty(), "{offset}");
+        }
+        assert_eq!(world.report.cuts, []);
+        let log_files = |file: &&String| file.ends_with(".log") || file.ends_with(".seal");
+        let missing = files.iter().filter(log_files).find(|file| !fork.exists(file));
+        assert_eq!(missing, None, "nothing is set aside");
+        assert_eq!(fork.file_bytes(segment(15, "log")), bytes, "nothing is cut");
+        let damage: Vec<_> =
+            world.report.damage.iter().map(|d| (d.path.clone(), d.offset.get())).collect();
+        (end, damage)
+    };
+    assert_eq!(look(&|_| {}), (16, vec![]));
+    for (base, pos, offset) in [(0, 100, 0), (6, 30_000, 7), (12, 59_000, 14), (15, 300, 15)] {
+        let harmed = look(&|fork| fork.corrupt(segment(base, "log"), pos, 1));
+        assert_eq!(harmed, (offset, vec![(segment(base, "log").into(), offset)]), "{base}");
+    }
+    // Cut between two batches: only the seal speaks of what is missing.
+    let batch_bytes = batch(1, 1, 20_000).as_bytes().len();
+    let cut = look(&|fork| {
+        let whole = bytes(fork, 9, "log");
+        fork.set_file_bytes(segment(9, "log"), &whole[..2 * batch_bytes]);
+    });
+    assert_eq!(cut, (11, vec![(segment(9, "log").into(), 11)]));
+    let emptied = look(&|fork| fork.set_file_bytes(segment(15, "log"), &[]));
+    assert_eq!(emptied, (15, vec![(segment(15, "log").into(), 15)]));
+    // Without a seal that can be read it is said all the same.
+    let both = look(&|fork| {
+        fork.set_file_bytes(segment(6, "seal"), b"junk");
+        fork.corrupt(segment(6, "log"), 30_000, 1);
+    });
+    assert_eq!(both, (7, vec![(segment(6, "log").into(), 7)]));
+}

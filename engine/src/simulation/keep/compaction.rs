@@ -2,6 +2,7 @@
 
 use super::*;
 use crate::error::{AppendError, ReadError};
+use crate::format::seal::Seal;
 
 /// Allows the log to be compacted, without a look at it: that would compact it at once.
 fn allow(world: &World<SimDisk>, book: &Book) {
@@ -265,4 +266,67 @@ fn a_swap_that_is_neither_finished_nor_undone_is_ended_by_the_next_opening() {
         Fault::nth(OpKind::Rename, ".log.cleaned", 1, libc::EIO).landed(),
         always(OpKind::Unlink, ".log.swap"),
     ]);
+}
+
+/// A compacted log behind whose recovery point everything lies, and one of whose seals was replaced, by nothing or by
+/// these bytes: what an opening makes of it.
+fn with_seal(
+    disk: &SimDisk,
+    setup: &Setup,
+    (base, bytes): (i64, Option<&[u8]>),
+) -> (SimDisk, World<SimDisk>) {
+    let fork = disk.fork();
+    fork.crash(CrashPlan::KeepAll);
+    fork.set_file_bytes("data/recovery-point-offset-checkpoint", b"junk");
+    let seal = format!("data/topic-0/{base:020}.seal");
+    if let Some(bytes) = bytes {
+        fork.set_file_bytes(seal, bytes);
+    } else {
+        let unlink = crate::command::Op::Unlink { path: seal.into() };
+        drop(crate::handle::block_on(crate::command::Disk::run(&fork.serial(), unlink)).unwrap());
+    }
+    fork.crash(CrashPlan::KeepAll);
+    let world = World::open(&fork, setup, &Shared::default()).unwrap();
+    (fork, world)
+}
+
+#[test]
+fn a_seal_that_is_lost_or_rots_takes_nothing_of_a_compacted_log_away() {
+    // All of it is still in the journal, too.
+    let (disk, setup, mut world, log, book) = rig(Retention::default());
+    fill_small(&mut world, &log, &book);
+    let before = disk.fork();
+    world.run(log.compact()).unwrap().unwrap().expect("something to do");
+    pass(&mut world, 50);
+    for _ in 0..3 {
+        put(&mut world, &log, &book);
+    }
+    roll(&mut world, &log);
+    put(&mut world, &log, &book);
+    let bases = segments(&disk);
+    assert!(bases.len() > 3, "{bases:?}");
+    let seal = |disk: &SimDisk, base: i64| disk.file_bytes(format!("data/topic-0/{base:020}.seal"));
+    for base in &bases[..bases.len() - 1] {
+        let mut flipped = seal(&disk, *base).unwrap();
+        flipped[30] ^= 4;
+        for bytes in [None, Some(&b"junk"[..]), Some(&[]), Some(&flipped)] {
+            let (fork, world) = with_seal(&disk, &setup, (*base, bytes));
+            assert_eq!((&world.report.cuts, &world.report.damage), (&vec![], &vec![]), "{base}");
+            drop(world);
+            fork.crash(CrashPlan::DropAll);
+            let (mut world, _) = reopen(&fork, &setup, &book.borrow());
+            // In the background it gets another one.
+            pass(&mut world, 500);
+            drop(world);
+            fork.crash(CrashPlan::DropAll);
+            assert!(seal(&fork, *base).is_some_and(|found| Seal::decode(&found).is_ok()), "{base}");
+            fork.set_file_bytes("data/recovery-point-offset-checkpoint", b"junk");
+            drop(reopen(&fork, &setup, &book.borrow()));
+        }
+    }
+    // The one from before the compaction speaks of another file: nothing is cut for that.
+    let stale = seal(&before, bases[0]).unwrap();
+    let (fork, world) = with_seal(&disk, &setup, (bases[0], Some(&stale)));
+    assert_eq!((world.report.cuts.len(), world.report.damage.len()), (0, 1));
+    assert_eq!(segments(&fork), bases);
 }
