@@ -1,7 +1,11 @@
 //! What lookups remember of segments: blocks of their indexes, and where the batches of an index interval are. Bounded
-//! in bytes; what was not used for longest goes first.
+//! in bytes; what was not used for long goes first.
+//!
+//! A lookup among thousands of segments waits for memory more than for anything else, so that a use only leaves a mark
+//! where it reads anyway. The order in which things go is that of a queue with a second chance (Corbato's clock): one
+//! that was used since it was queued is queued again.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, HashMap, VecDeque};
 use std::rc::Rc;
 
 use crate::journal::LogId;
@@ -9,6 +13,12 @@ use crate::types::{Offset, Pos};
 
 /// Bytes that an entry takes beside its content, about.
 const OVERHEAD_BYTES: usize = 160;
+
+/// Second chances that are given for room for one entry: then the next one goes, used or not.
+const CHANCES_MAX: usize = 16;
+
+/// Places in the queue of what was forgotten that are always borne.
+const VOID_MIN: usize = 64;
 
 /// What of a segment.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -66,16 +76,28 @@ pub(crate) struct Stamp(u64);
 
 struct Held {
     memo: Memo,
-    used: u64,
+    /// Its place in the queue.
+    ticket: u64,
+    /// Whether it was used since it was queued.
+    used: bool,
+}
+
+/// A place in the queue; void if what it names has another ticket by now, or is gone.
+struct Queued {
+    ticket: u64,
+    segment: Segment,
+    part: Part,
 }
 
 /// The memory of lookups of a shard.
 pub(crate) struct LookupCache {
     segments: HashMap<Segment, BTreeMap<Part, Held>>,
-    order: BTreeMap<u64, (Segment, Part)>,
+    queue: VecDeque<Queued>,
+    /// Places of the queue that are void.
+    void: usize,
     bytes: usize,
     bytes_max: usize,
-    ticks: u64,
+    tickets: u64,
     forgets: u64,
 }
 
@@ -84,10 +106,11 @@ impl LookupCache {
     pub(crate) fn new(bytes_max: usize) -> Self {
         Self {
             segments: HashMap::new(),
-            order: BTreeMap::new(),
+            queue: VecDeque::new(),
+            void: 0,
             bytes: 0,
             bytes_max,
-            ticks: 0,
+            tickets: 0,
             forgets: 0,
         }
     }
@@ -95,10 +118,7 @@ impl LookupCache {
     /// What is remembered of a part.
     pub(crate) fn get(&mut self, segment: Segment, part: Part) -> Option<Memo> {
         let held = self.segments.get_mut(&segment)?.get_mut(&part)?;
-        self.order.remove(&held.used);
-        self.ticks += 1;
-        held.used = self.ticks;
-        self.order.insert(held.used, (segment, part));
+        held.used = true;
         Some(held.memo.clone())
     }
 
@@ -113,21 +133,46 @@ impl LookupCache {
             return;
         }
         self.bytes += memo.bytes();
-        self.ticks += 1;
-        let held = Held { memo, used: self.ticks };
-        self.order.insert(held.used, (segment, part));
+        self.tickets += 1;
+        let ticket = self.tickets;
+        self.queue.push_back(Queued { ticket, segment, part });
+        let held = Held { memo, ticket, used: false };
         if let Some(was) = self.segments.entry(segment).or_default().insert(part, held) {
-            self.order.remove(&was.used);
             self.bytes -= was.memo.bytes();
+            self.void += 1;
         }
+        self.make_room();
+        self.sweep();
+    }
+
+    fn make_room(&mut self) {
+        let mut chances = 0;
         while self.bytes > self.bytes_max {
-            let Some((_, (segment, part))) = self.order.pop_first() else { break };
-            let parts = self.segments.get_mut(&segment).expect("what is in order is held");
-            let gone = parts.remove(&part).expect("what is in order is held");
-            self.bytes -= gone.memo.bytes();
-            if parts.is_empty() {
-                self.segments.remove(&segment);
+            let Some(first) = self.queue.pop_front() else { break };
+            let Some(held) = find(&mut self.segments, &first) else {
+                self.void -= 1;
+                continue;
+            };
+            if std::mem::take(&mut held.used) && chances < CHANCES_MAX {
+                chances += 1;
+                self.queue.push_back(first);
+                continue;
             }
+            self.bytes -= held.memo.bytes();
+            let parts = self.segments.get_mut(&first.segment).expect("it was just found");
+            parts.remove(&first.part);
+            if parts.is_empty() {
+                self.segments.remove(&first.segment);
+            }
+        }
+    }
+
+    /// Keeps the queue in proportion to what is held.
+    fn sweep(&mut self) {
+        if self.void > VOID_MIN.max(self.queue.len() / 2) {
+            let segments = &mut self.segments;
+            self.queue.retain(|queued| find(segments, queued).is_some());
+            self.void = 0;
         }
     }
 
@@ -135,9 +180,10 @@ impl LookupCache {
     pub(crate) fn forget(&mut self, segment: Segment) {
         self.forgets += 1;
         for held in self.segments.remove(&segment).unwrap_or_default().into_values() {
-            self.order.remove(&held.used);
             self.bytes -= held.memo.bytes();
+            self.void += 1;
         }
+        self.sweep();
     }
 
     /// Forgets a log.
@@ -149,6 +195,15 @@ impl LookupCache {
             self.forget(segment);
         }
     }
+}
+
+/// What a place in the queue stands for.
+fn find<'a>(
+    segments: &'a mut HashMap<Segment, BTreeMap<Part, Held>>,
+    queued: &Queued,
+) -> Option<&'a mut Held> {
+    let held = segments.get_mut(&queued.segment)?.get_mut(&queued.part)?;
+    (held.ticket == queued.ticket).then_some(held)
 }
 
 #[cfg(test)]
@@ -173,8 +228,9 @@ mod tests {
         let there = |cache: &mut LookupCache, part| cache.get(SEGMENT, part).is_some();
         assert!(there(&mut cache, Part::Offsets(0)) && there(&mut cache, Part::Times(7)));
         assert!(!there(&mut cache, Part::Offsets(1)));
+        // What is larger than all of it has no place.
         put(&mut cache, SEGMENT, Part::Counts, 10_000);
-        assert_eq!((cache.bytes, cache.order.len(), cache.segments.len()), (0, 0, 0));
+        assert!(!there(&mut cache, Part::Counts) && cache.bytes <= cache.bytes_max);
     }
 
     #[test]
@@ -184,13 +240,43 @@ mod tests {
         put(&mut cache, SEGMENT, Part::Counts, 50);
         put(&mut cache, SEGMENT, Part::Counts, 10);
         put(&mut cache, other, Part::Counts, 10);
-        assert_eq!((cache.bytes, cache.order.len()), (2 * (OVERHEAD_BYTES + 10), 2));
+        assert_eq!((cache.bytes, cache.queue.len() - cache.void), (2 * (OVERHEAD_BYTES + 10), 2));
         cache.forget(SEGMENT);
         assert!(cache.get(SEGMENT, Part::Counts).is_none());
         assert!(cache.get(other, Part::Counts).is_some());
         let before = cache.stamp();
         cache.forget_log(LogId(0));
         cache.put(other, Part::Counts, (Memo::Counts([None; 2]), before));
-        assert_eq!((cache.bytes, cache.order.len()), (0, 0));
+        assert_eq!((cache.bytes, cache.queue.len() - cache.void), (0, 0));
+    }
+
+    #[test]
+    fn what_was_forgotten_leaves_no_queue_behind() {
+        let mut cache = LookupCache::new(1 << 20);
+        for n in 0..10_000 {
+            let segment = (LogId(0), Offset::new(n % 7));
+            put(&mut cache, segment, Part::Counts, 10);
+            if n % 3 == 0 {
+                cache.forget(segment);
+            }
+            let held: usize = cache.segments.values().map(BTreeMap::len).sum();
+            assert_eq!(cache.queue.len() - cache.void, held);
+            assert!(cache.queue.len() <= 2 * held + 2 * VOID_MIN, "{}", cache.queue.len());
+        }
+    }
+
+    #[test]
+    fn room_is_made_even_if_all_of_it_is_in_use() {
+        let all = 4 * CHANCES_MAX as u32;
+        let mut cache = LookupCache::new(all as usize * (OVERHEAD_BYTES + 10));
+        for n in 0..all {
+            put(&mut cache, SEGMENT, Part::Offsets(n), 10);
+        }
+        for n in 0..all {
+            assert!(cache.get(SEGMENT, Part::Offsets(n)).is_some(), "there is room for all");
+        }
+        put(&mut cache, SEGMENT, Part::Offsets(all), 10);
+        let held = cache.segments[&SEGMENT].len();
+        assert_eq!((held, cache.queue.len()), (all as usize, all as usize));
     }
 }

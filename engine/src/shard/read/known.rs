@@ -36,7 +36,7 @@ pub(crate) async fn know(cx: &Context, id: LogId, base: Offset) -> Result<Known,
     let (path, incarnation, following, good) = {
         let mut state = cx.state.borrow_mut();
         let Some(log) = state.log(id) else { return Err(ReadError::Closed) };
-        let (dir, incarnation) = (log.identity.dir.clone(), log.identity.incarnation);
+        let incarnation = log.identity.incarnation;
         // Deleted, or not sealed any more: who looks for it has to look again.
         let Some((found, following)) = log.sealed_at(base) else {
             return Err(altered(Alteration::Missing));
@@ -45,7 +45,7 @@ pub(crate) async fn know(cx: &Context, id: LogId, base: Offset) -> Result<Known,
         if let (Some(end), max_timestamp @ Some(_)) = (found.end, found.max_timestamp) {
             return Ok(Known { end, max_timestamp, sealed: found.has_seal });
         }
-        (dir.join(names::seal(base)), incarnation, following, good)
+        (log.identity.dir.join(names::seal(base)), incarnation, following, good)
     };
     if good {
         let bytes = read_small(&cx.disk, &cx.arena(), &path).await.map_err(disk_error)?;

@@ -169,11 +169,16 @@ fn search<E: Entry>(
         return Err(Miss::Counts);
     };
     let count = counts[E::AT].unwrap_or(0);
+    let mut last: Option<(u32, Rc<[u8]>)> = None;
     let mut entry = |at: u32| {
         let (block, inside) = (at / per_block::<E>(), (at % per_block::<E>()) as usize);
-        let Some(Memo::Block(bytes)) = cache.get((id, base), E::part(block)) else {
-            return Err(Miss::Block(block));
-        };
+        if last.as_ref().is_none_or(|(last, _)| *last != block) {
+            let Some(Memo::Block(bytes)) = cache.get((id, base), E::part(block)) else {
+                return Err(Miss::Block(block));
+            };
+            last = Some((block, bytes));
+        }
+        let Some((_, bytes)) = &last else { unreachable!("it was just looked for") };
         // The file may have become shorter since its entries were counted.
         let bytes = bytes.get(inside * E::BYTES..).and_then(|bytes| bytes.get(..E::BYTES));
         let decoded = bytes.and_then(|bytes| E::decode(bytes, None));
@@ -202,13 +207,16 @@ async fn find<E: Entry>(
     base: Offset,
     asked: (i64, Side),
 ) -> Result<Option<E>, ReadError> {
-    let Some(target) = target(cx, id, base) else { return Ok(None) };
     // Each round reads a block that the one before wanted; other lookups may push some out again meanwhile.
     for _ in 0..4 * u32::BITS {
-        let loaded = match search(cx, id, base, asked) {
+        let miss = match search(cx, id, base, asked) {
             Ok(found) => return Ok(found),
-            Err(Miss::Counts) => load_counts(cx, id, &target).await.map(|()| true),
-            Err(Miss::Block(block)) => load::<E>(cx, id, &target, block).await,
+            Err(miss) => miss,
+        };
+        let Some(target) = target(cx, id, base) else { return Ok(None) };
+        let loaded = match miss {
+            Miss::Counts => load_counts(cx, id, &target).await.map(|()| true),
+            Miss::Block(block) => load::<E>(cx, id, &target, block).await,
         };
         match loaded {
             Ok(true) => {}
