@@ -78,6 +78,9 @@ pub struct Entry {
     pub latency_us: Latency,
     /// Requests measured.
     pub count: u64,
+    /// Of an arm whose slices are rounds, by turns with those it is compared with: each one's rate, in MiB/s.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub rounds_mib_per_s: Vec<f64>,
     /// Largest over smallest rate of the slices: how restless the machine was.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub spread: Option<f64>,

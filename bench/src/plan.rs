@@ -1,5 +1,7 @@
 //! The rows of `quick`, as data: what is measured, against what, and in which order.
 
+use std::ops::Range;
+
 use crate::device::{Direction, Job, SPLITS};
 use crate::finds::{self, Key};
 use crate::outcome::Kind;
@@ -9,6 +11,10 @@ use crate::{crash, rawread};
 
 /// Slices of each arm. Figures are medians over them, so three is the least.
 pub const SLICES: usize = 3;
+
+/// Short rounds of a slice of the arms that send a file's bytes to a socket, which take turns round by round: which
+/// pace sender and receiver fall into is decided anew with each connection.
+pub const ROUNDS: usize = 5;
 
 /// The row of raw flushes.
 pub const RAW_FLUSH: &str = "device_flush_4k_q1";
@@ -156,6 +162,11 @@ impl Row {
         Self { floor: Some(floor), plotted: true, ..self }
     }
 
+    /// Whether its slices are rounds, by turns with its neighbours of the same sort.
+    pub const fn is_in_rounds(&self) -> bool {
+        matches!(self.arm, Arm::Read(Way::Sendfile | Way::Copy | Way::Sealed))
+    }
+
     /// What it measures.
     pub const fn kind(&self) -> Kind {
         match self.arm {
@@ -256,11 +267,25 @@ pub fn chapter(name: &str) -> usize {
     CHAPTERS.iter().rposition(|(first, _)| at(first) <= at(name)).unwrap_or(0)
 }
 
-/// The order in which arms run: all of them once a slice, to and fro, so that neighbours share the machine's
+/// Arms that take turns within a slice: those in rounds that are neighbours; each other one is alone.
+pub fn turns(rows: &[&Row]) -> Vec<Range<usize>> {
+    let mut turns: Vec<Range<usize>> = Vec::new();
+    for (at, row) in rows.iter().enumerate() {
+        match turns.last_mut() {
+            Some(last) if row.is_in_rounds() && rows[last.start].is_in_rounds() => {
+                last.end = at + 1;
+            }
+            _ => turns.push(at..at + 1),
+        }
+    }
+    turns
+}
+
+/// The order in which turns run: all of them once a slice, to and fro, so that neighbours share the machine's
 /// mood and no arm is always first.
-pub fn schedule(arms: usize, slices: usize) -> Vec<usize> {
+pub fn schedule(turns: usize, slices: usize) -> Vec<usize> {
     let turn = |slice: usize| -> Vec<usize> {
-        if slice.is_multiple_of(2) { (0..arms).collect() } else { (0..arms).rev().collect() }
+        if slice.is_multiple_of(2) { (0..turns).collect() } else { (0..turns).rev().collect() }
     };
     (0..slices).flat_map(turn).collect()
 }
@@ -329,6 +354,18 @@ mod tests {
         assert!(title(FIND_TIME).contains("100 segments") && finds::SEGMENTS == 100);
         assert!(title(RECOVER).contains("reopened"));
         assert!(CHAPTERS.iter().all(|(first, _)| row(first).is_some()));
+    }
+
+    #[test]
+    fn arms_in_rounds_take_turns_and_no_others() {
+        let rows: Vec<&Row> = ROWS.iter().collect();
+        let turns = turns(&rows);
+        let covered: Vec<usize> = turns.iter().cloned().flatten().collect();
+        assert_eq!(covered, (0..ROWS.len()).collect::<Vec<_>>(), "each once, in order");
+        let several: Vec<_> = turns.iter().filter(|turn| turn.len() > 1).collect();
+        let [together] = several[..] else { panic!("{several:?}") };
+        let names = rows[together.clone()].iter().map(|row| row.name);
+        assert_eq!(names.collect::<Vec<_>>(), [BARE_SENDFILE, BARE_COPY, READ_SEALED]);
     }
 
     #[test]

@@ -15,7 +15,7 @@ use crate::neighbours::{Neighbours, Watch};
 use crate::oracle::Tally;
 use crate::outcome::Outcome;
 use crate::payload::Payload;
-use crate::plan::{Arm, RAW_FLUSH, ROWS, Row, SLICES, schedule};
+use crate::plan::{Arm, RAW_FLUSH, ROUNDS, ROWS, Row, SLICES, schedule, turns};
 use crate::progress::Progress;
 use crate::rig::{self, Rig};
 use crate::summary::{self, Measured};
@@ -148,31 +148,48 @@ fn measure(rig: &mut Rig<'_>, until: Instant, progress: &mut Progress) -> Result
     /// How many times shorter than a slice the round before them is.
     const WARM_SHARE: u32 = 3;
     let mut arms: Vec<Measured> = rig.rows().iter().map(|&row| rig.unmeasured(row)).collect();
-    let order = schedule(arms.len(), SLICES);
+    let turns = turns(rig.rows());
+    let order = schedule(turns.len(), SLICES);
     // Memory touched for the first time is slow, and whatever runs first would pay for it.
     progress.stage("warming up");
+    let mut left = arms.len() * SLICES;
     for arm in &arms {
         interrupt::check()?;
         progress.step(arm.row.name);
         let begin = Instant::now();
-        let share = until.saturating_duration_since(begin) / (WARM_SHARE * order.len() as u32);
+        let share = until.saturating_duration_since(begin) / (WARM_SHARE * left as u32);
         rig.slice(arm.row, share.max(SLICE_MIN)).with_context(|| arm.row.name)?;
         progress.passed(begin.elapsed());
     }
-    for (turn, &nth) in order.iter().enumerate() {
+    for (at, &turn) in order.iter().enumerate() {
         interrupt::check()?;
-        if turn.is_multiple_of(arms.len()) {
-            progress.stage(&format!("slice {} of {SLICES}", turn / arms.len() + 1));
+        if at.is_multiple_of(turns.len()) {
+            progress.stage(&format!("slice {} of {SLICES}", at / turns.len() + 1));
         }
-        let arm = &mut arms[nth];
-        progress.step(arm.row.name);
+        let arms = &mut arms[turns[turn].clone()];
+        progress.step(arms[0].row.name);
         let begin = Instant::now();
-        let each = until.saturating_duration_since(begin) / (order.len() - turn) as u32;
-        let slice = rig.slice(arm.row, each.max(SLICE_MIN));
-        arm.slices.push(slice.with_context(|| arm.row.name)?);
+        let each = until.saturating_duration_since(begin) / left as u32;
+        slices(rig, arms, each.max(SLICE_MIN))?;
+        left -= arms.len();
         progress.passed(begin.elapsed());
     }
     Ok(arms)
+}
+
+/// A slice of each of these arms, of `each` time: whole, or round by round in turns.
+fn slices(rig: &mut Rig<'_>, arms: &mut [Measured], each: Duration) -> Result<()> {
+    /// Less than this is over before a connection is under way.
+    const ROUND_MIN: Duration = Duration::from_millis(30);
+    let rounds = if arms[0].row.is_in_rounds() { ROUNDS } else { 1 };
+    let time = if rounds > 1 { (each / rounds as u32).max(ROUND_MIN) } else { each };
+    for nth in schedule(arms.len(), rounds) {
+        interrupt::check()?;
+        let arm = &mut arms[nth];
+        let slice = rig.slice(arm.row, time);
+        arm.slices.push(slice.with_context(|| arm.row.name)?);
+    }
+    Ok(())
 }
 
 fn kill_and_check(flags: &cli::Quick, dir: &mut WorkDir, progress: &mut Progress) -> Result<Found> {

@@ -10,9 +10,13 @@ use crate::plan::{
     BARE_COPY, BARE_PREAD, BARE_SENDFILE, BESIDE_WRITERS, FIND_OFFSET, FIND_TIME, READ_SEALED,
     WRITERS,
 };
+use crate::stats::{interval_of_median, median};
 
 /// From this share of the other's rate on two rows are as good as equal.
 const ALIKE: f64 = 0.9;
+
+/// The share of a bare sendfile loop that sealed reads are to reach.
+const SENDFILE_BAR: f64 = 0.9;
 
 /// One row beside another of the same run.
 #[derive(Clone, Debug, PartialEq, Serialize)]
@@ -21,6 +25,9 @@ pub struct Ratio {
     pub name: &'static str,
     /// The ratio: 1 is as good, or as slow, as what it is measured against.
     pub value: f64,
+    /// What holds the value with 95 % confidence, where it is the median of rounds that were taken by turns.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub interval: Option<(f64, f64)>,
     /// In words, to stand behind the value.
     pub text: &'static str,
     /// Whether people read it as percent; else as so many times.
@@ -37,6 +44,25 @@ impl Ratio {
             format!("{} x", human::digits(self.value))
         }
     }
+
+    /// What it is, with its interval if it has one.
+    pub fn about(&self) -> String {
+        let Some((low, high)) = self.interval else { return self.text.to_owned() };
+        let percent = |ratio: f64| human::percent(ratio * 100.0);
+        format!("{} ({} to {})", self.text, percent(low), percent(high))
+    }
+
+    /// The median of the rounds' ratios.
+    fn of_rounds(name: &'static str, ratios: &[f64], text: &'static str) -> Option<Self> {
+        let (value, interval) = (median(ratios.iter().copied())?, interval_of_median(ratios));
+        Some(Self { name, value, interval, text, percent: true })
+    }
+
+    /// Whether it reaches a bar; `None` if the rounds do not tell.
+    fn reaches(&self, bar: f64) -> Option<bool> {
+        let (low, high) = self.interval?;
+        if low >= bar { Some(true) } else { (high < bar).then_some(false) }
+    }
 }
 
 struct Rows<'a>(&'a [Outcome]);
@@ -44,6 +70,17 @@ struct Rows<'a>(&'a [Outcome]);
 impl Rows<'_> {
     fn entry(&self, name: &str) -> Option<&Entry> {
         self.0.iter().map(|row| &row.entry).find(|entry| entry.name == name)
+    }
+
+    /// One row's rate over that of the fastest of others in the same round.
+    fn by_rounds(&self, of: &str, to: &[&str]) -> Option<Vec<f64>> {
+        let of = &self.entry(of)?.rounds_mib_per_s;
+        let to: Vec<_> =
+            to.iter().map(|to| Some(&self.entry(to)?.rounds_mib_per_s)).collect::<Option<_>>()?;
+        let fastest =
+            |nth: usize| to.iter().filter_map(|rates| rates.get(nth)).copied().fold(0.0, f64::max);
+        let pairs = of.iter().enumerate().map(|(nth, rate)| (rate, fastest(nth)));
+        Some(pairs.filter(|(_, to)| *to > 0.0).map(|(rate, to)| rate / to).collect())
     }
 
     /// A figure of one row over a figure of another.
@@ -69,6 +106,8 @@ const C1024_MANY: &str = "append_group_one_record_c1024_p1000";
 const ONE: &str = "append_group_partitions_1";
 const THOUSAND: &str = "append_group_partitions_1000";
 const TEN_THOUSAND: &str = "append_group_partitions_10000";
+const OF_SENDFILE: &str = "sealed_of_sendfile";
+const OF_FASTER: &str = "sealed_of_faster";
 const DIRECT: &str = "append_group_partitions_1000_direct";
 
 /// The ratios of the rows that are there.
@@ -77,10 +116,10 @@ pub fn ratios(rows: &[Outcome]) -> Vec<Ratio> {
     let of_device = |name| Some(rows.entry(name)?.percent_of_device? / 100.0);
     let floor = |name, floor| rows.over((name, RATE), (floor, RATE));
     let percent = |name, value: Option<f64>, text| {
-        value.map(|value| Ratio { name, value, text, percent: true })
+        value.map(|value| Ratio { name, value, interval: None, text, percent: true })
     };
     let times = |name, value: Option<f64>, text| {
-        value.map(|value| Ratio { name, value, text, percent: false })
+        value.map(|value| Ratio { name, value, interval: None, text, percent: false })
     };
     let all = [
         percent("os_of_device", of_device(OS_LARGE), "of the device: large batches under os"),
@@ -142,20 +181,21 @@ pub fn ratios(rows: &[Outcome]) -> Vec<Ratio> {
 fn reads(rows: &Rows<'_>) -> [Option<Ratio>; 6] {
     let ratio = |name, (above, below): ((_, Figure), (_, Figure)), percent, text| {
         let value = rows.over(above, below)?;
-        Some(Ratio { name, value, text, percent })
+        Some(Ratio { name, value, interval: None, text, percent })
+    };
+    let by_rounds = |name, bare: &[&str], text| {
+        Ratio::of_rounds(name, &rows.by_rounds(READ_SEALED, bare)?, text)
     };
     [
-        ratio(
-            "sealed_of_sendfile",
-            ((READ_SEALED, MIB), (BARE_SENDFILE, MIB)),
-            true,
+        by_rounds(
+            OF_SENDFILE,
+            &[BARE_SENDFILE],
             "of a bare sendfile loop: sealed segments in the page cache, to a socket",
         ),
-        ratio(
-            "sealed_of_pread_send",
-            ((READ_SEALED, MIB), (BARE_COPY, MIB)),
-            true,
-            "of a bare loop of pread and send: the same",
+        by_rounds(
+            OF_FASTER,
+            &[BARE_SENDFILE, BARE_COPY],
+            "of the faster one of the bare loops, sendfile and pread with send: the same",
         ),
         ratio(
             "writers_beside_reader",
@@ -187,7 +227,7 @@ fn reads(rows: &Rows<'_>) -> [Option<Ratio>; 6] {
 /// What the numbers mean, a sentence or two for each thing that was measured.
 pub fn sentences(rows: &[Outcome]) -> Vec<String> {
     let rows = Rows(rows);
-    [policy(&rows), small(&rows), many(&rows)].into_iter().flatten().collect()
+    [policy(&rows), small(&rows), many(&rows), sockets(&rows)].into_iter().flatten().collect()
 }
 
 fn policy(rows: &Rows<'_>) -> Option<String> {
@@ -240,6 +280,29 @@ fn many(rows: &Rows<'_>) -> Option<String> {
     ))
 }
 
+fn sockets(rows: &Rows<'_>) -> Option<String> {
+    let ratios = reads(rows);
+    let of = |name| ratios.iter().flatten().find(|ratio| ratio.name == name);
+    let (sendfile, faster) = (of(OF_SENDFILE)?, of(OF_FASTER)?);
+    let judged = |ratio: &Ratio, bar: f64| {
+        let verdict = match ratio.reaches(bar) {
+            Some(true) => "reached",
+            Some(false) => "missed",
+            None => "not decided by these rounds",
+        };
+        format!("the bar of {} is {verdict}", human::percent(bar * 100.0))
+    };
+    Some(format!(
+        "Reading to a socket: sealed segments leave at {} {}; {}. They leave at {} {}; {}.",
+        sendfile.shown(),
+        sendfile.about(),
+        judged(sendfile, SENDFILE_BAR),
+        faster.shown(),
+        faster.about(),
+        judged(faster, 1.0)
+    ))
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -286,6 +349,34 @@ mod tests {
         assert!(dear.len() == 1 && dear[0].contains("costs 40 %"), "{dear:?}");
         let cheap = sentences(&[row(OS_LARGE, 1000.0, 1.0), row(GROUP_LARGE, 950.0, 1.0)]);
         assert!(cheap[0].contains("next to nothing"), "{cheap:?}");
+    }
+
+    #[test]
+    fn a_bar_is_decided_by_rounds_that_were_taken_by_turns() {
+        let with = |sealed: f64, restless: f64| {
+            let mut rows = [
+                row(BARE_SENDFILE, 1.0, 1.0),
+                row(BARE_COPY, 1.0, 1.0),
+                row(READ_SEALED, 1.0, 1.0),
+            ];
+            for nth in 0..15 {
+                // The machine's mood, which all share, and what only the engine's rounds have.
+                let mood = 1000.0 / f64::from(1 + nth % 4);
+                let own = 1.0 + restless * f64::from(nth % 5 - 2);
+                for (row, rate) in rows.iter_mut().zip([1.0, 1.2, sealed * own]) {
+                    row.entry.rounds_mib_per_s.push(rate * mood);
+                }
+            }
+            rows
+        };
+        let rows = with(1.1, 0.01);
+        let (ratios, meaning) = (ratios(&rows), sentences(&rows));
+        assert!((value(&ratios, OF_SENDFILE) - 1.1).abs() < 1e-9, "{ratios:?}");
+        assert!((value(&ratios, OF_FASTER) - 1.1 / 1.2).abs() < 1e-9, "{ratios:?}");
+        let [sentence] = &meaning[..] else { panic!("{meaning:?}") };
+        assert!(sentence.contains("90 % is reached") && sentence.contains("100 % is missed"));
+        let unsure = sentences(&with(0.9, 0.2));
+        assert!(unsure[0].contains("90 % is not decided"), "{unsure:?}");
     }
 
     #[test]

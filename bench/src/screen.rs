@@ -39,7 +39,7 @@ pub fn render(document: &Document, rows: &[Outcome], terminal: Terminal) -> Stri
     }
     for ratio in &document.ratios {
         let shown = format!("{:>VALUE_COLUMNS$}", ratio.shown());
-        screen.item(&shown, VALUE_COLUMNS, ratio.text);
+        screen.item(&shown, VALUE_COLUMNS, &ratio.about());
     }
     if !document.meaning.is_empty() {
         screen.text += "\nWhat it means\n";

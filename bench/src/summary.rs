@@ -106,6 +106,7 @@ fn outcome(arm: &Measured, arms: &[Measured]) -> Outcome {
             .map(|ratio| ratio * 100.0),
         latency_us: Latency::of(&latencies),
         count: latencies.count(),
+        rounds_mib_per_s: if row.is_in_rounds() { arm.mib() } else { Vec::new() },
         spread: spread(&arm.records()),
         floor_records_per_s: floor.and_then(|floor| median(floor.records())),
         raw_flush_us: one_at_a_time.map(|arm| Latency::of(&arm.latencies()).p50),

@@ -110,7 +110,7 @@ fn meaning(page: &mut String, document: &Document) {
     *page += "<dl class=\"ratios\">\n";
     for ratio in &document.ratios {
         let shown = spaced(&ratio.shown());
-        put(page, format_args!("<dt>{shown}</dt><dd>{}</dd>\n", escape(ratio.text)));
+        put(page, format_args!("<dt>{shown}</dt><dd>{}</dd>\n", escape(&ratio.about())));
     }
     *page += "</dl>\n</section>\n";
 }
