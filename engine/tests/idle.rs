@@ -52,6 +52,21 @@ fn measure_an_idle_second() {
     });
 }
 
+/// A spin that only waited would end after an hour.
+#[test]
+fn a_shard_that_spins_goes_on_with_its_work() {
+    everywhere("spin", |config| {
+        let engine = Engine::open(Config { spin_us: u32::MAX, ..config }).unwrap();
+        let log = engine.log("spin", 0).unwrap();
+        for n in 0..3 {
+            log.append_blocking(batch([n], 100)).unwrap();
+        }
+        log.append_blocking(batch([3], 200_000)).unwrap();
+        log.checkpoint_blocking().unwrap();
+        engine.close().unwrap();
+    });
+}
+
 #[test]
 fn an_idle_engine_uses_no_processor_time() {
     let mut child =

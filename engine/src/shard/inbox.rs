@@ -367,7 +367,8 @@ impl<C> Inbox<C> {
         emptied.copied.clear();
         emptied.taken = 0;
         let mut door = lock(&self.door);
-        self.has_mail.store(false, Ordering::Relaxed);
+        // That it was closed stays to be seen.
+        self.has_mail.store(door.closed, Ordering::Relaxed);
         door.asleep = None;
         door.arrived_bytes = 0;
         mem::swap(&mut door.arrivals, emptied);
@@ -463,6 +464,7 @@ impl<C> Inbox<C> {
         let mut door = lock(&self.door);
         door.closed = true;
         door.asleep = None;
+        self.has_mail.store(true, Ordering::Relaxed);
         let calls = mem::take(&mut door.calls);
         self.wake_waiters(door);
         // Whoever waits for one is told by its end, which may take the lock.

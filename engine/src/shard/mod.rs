@@ -185,9 +185,11 @@ impl<R: Ring, C: Clock> Shard<R, C> {
         self.cx.state.borrow_mut().pump();
         self.run_errands();
         self.push();
-        let wait = self.allowed(wait);
-        self.ring.enter(wait)?;
-        self.reap();
+        if !self.spin(wait)? {
+            let wait = self.allowed(wait);
+            self.ring.enter(wait)?;
+            self.reap();
+        }
         self.cx.state.borrow_mut().stats.ring = self.ring.stats();
         Ok(())
     }
@@ -207,18 +209,30 @@ impl<R: Ring, C: Clock> Shard<R, C> {
         self.ring.in_flight() >= self.ring.capacity()
     }
 
+    /// Submits, and looks for what ends or arrives for as long as the shard spins. `false` if that was in vain, or it
+    /// does not spin: then it may sleep.
+    fn spin(&mut self, wait: Wait) -> io::Result<bool> {
+        if self.spin.is_zero() || wait == Wait::No || self.cx.state.borrow().is_short_of_memory() {
+            return Ok(false);
+        }
+        let until = self.clock.monotonic_ns() + self.spin.as_nanos() as u64;
+        let until = until.min(self.executor.next_deadline().unwrap_or(u64::MAX));
+        loop {
+            self.ring.enter(Wait::No)?;
+            if self.reap() || !self.is_idle() || self.inbox.has_mail() {
+                return Ok(true);
+            }
+            if self.clock.monotonic_ns() >= until {
+                return Ok(false);
+            }
+            // The kernel's threads that end a durable write may be bound to this core: they go first.
+            std::thread::yield_now();
+        }
+    }
+
     fn allowed(&self, wait: Wait) -> Wait {
         if wait == Wait::No || !self.is_idle() {
             return Wait::No;
-        }
-        if !self.spin.is_zero() && !self.cx.state.borrow().is_short_of_memory() {
-            let start = self.clock.monotonic_ns();
-            while self.clock.monotonic_ns() - start < self.spin.as_nanos() as u64 {
-                if self.inbox.has_mail() {
-                    return Wait::No;
-                }
-                std::hint::spin_loop();
-            }
         }
         let patience_bytes = self.cx.state.borrow().patience_bytes();
         if !self.inbox.fall_asleep(patience_bytes) {
@@ -253,14 +267,16 @@ impl<R: Ring, C: Clock> Shard<R, C> {
         net::push(&mut self.ring, &self.cx.net);
     }
 
-    fn reap(&mut self) {
-        net::reap(&mut self.ring, &self.cx.net);
-        let Some(first) = self.ring.pop() else { return };
+    /// Takes what has ended. Returns whether anything has.
+    fn reap(&mut self) -> bool {
+        let is_any = net::reap(&mut self.ring, &self.cx.net);
+        let Some(first) = self.ring.pop() else { return is_any };
         let now = self.clock.monotonic_ns();
         self.complete(first, now);
         while let Some(completion) = self.ring.pop() {
             self.complete(completion, now);
         }
+        true
     }
 
     fn complete(&mut self, completion: Completion, now_ns: u64) {

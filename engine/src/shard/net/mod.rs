@@ -37,14 +37,17 @@ pub(super) fn push<R: Ring>(ring: &mut R, desk: &NetDesk) {
 }
 
 /// Takes in what sockets did.
-pub(super) fn reap<R: Ring>(ring: &mut R, desk: &NetDesk) {
-    let Some(sockets) = ring.sockets() else { return };
+pub(super) fn reap<R: Ring>(ring: &mut R, desk: &NetDesk) -> bool {
+    let Some(sockets) = ring.sockets() else { return false };
+    let mut is_any = false;
     while let Some(completion) = sockets.pop() {
+        is_any = true;
         let unwanted = desk.end(completion.token as u32, completion.result);
         if let Some(NetDone::Accepted(socket, _) | NetDone::Listening(socket, _)) = unwanted {
             drop(desk.start(NetOp::Close { socket, reset: false }));
         }
     }
+    is_any
 }
 
 /// How sealed segments go to sockets, for each family.
