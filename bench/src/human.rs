@@ -12,6 +12,16 @@ pub fn digits(value: f64) -> String {
     }
 }
 
+/// A ratio: three significant digits, below a tenth as a fraction, such as `1/240`, since nobody compares zeros.
+pub fn ratio(value: f64) -> String {
+    let turned = 1.0 / value;
+    match value {
+        v if !(v > 0.0 && v < 0.0995) => digits(v),
+        _ if turned < 9_999.5 => format!("1/{turned:.0}"),
+        _ => format!("1/{}", count(turned)),
+    }
+}
+
 /// A count or a rate, such as `674k`.
 pub fn count(value: f64) -> String {
     match value {
@@ -98,6 +108,12 @@ mod tests {
         for (value, text) in ticks {
             assert_eq!(tick_count(value), text);
         }
+        let ratios =
+            [(0.0, "0"), (0.123, "0.12"), (0.0995, "0.10"), (0.04, "1/25"), (0.004_166, "1/240")];
+        for (value, text) in ratios {
+            assert_eq!(ratio(value), text);
+        }
+        assert_eq!((ratio(1.234), ratio(2e-5)), ("1.23".into(), "1/50.0k".into()));
         assert_eq!((percent(97.4), percent(3.21)), ("97 %".into(), "3.2 %".into()));
     }
 

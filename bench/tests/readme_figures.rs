@@ -78,7 +78,17 @@ fn a_figure_in_readme_that_is_not_the_results_is_named() {
     }
     assert!(unchecked.status.success() && told(&unchecked).contains("no reference set"));
 
-    place.put("results/reference", "quick 20260314-092655-host-quick\n");
+    let ratios = [2e-5, 0.0042, 0.0994, 0.0996, 0.5, 12.3];
+    let claim = |ratio: &f64| {
+        json!({"name": format!("claim_{ratio}"), "sentence": "", "verdict": "holds", "ratio": ratio,
+               "interval": [ratio, ratio]})
+    };
+    let claims: Vec<_> = ratios.iter().map(claim).collect();
+    let document = json!({"command": "ringmain-bench claims", "claims": claims});
+    place.put("results/20260314-092655-host-claims/summary.json", &document.to_string());
+
+    let named = "quick 20260314-092655-host-quick\nclaims 20260314-092655-host-claims\n";
+    place.put("results/reference", named);
     let lacking = place.check(&[]);
     assert_eq!(lacking.status.code(), Some(1), "{}", told(&lacking));
     assert!(told(&lacking).contains("README lacks: row_3"), "{}", told(&lacking));
@@ -102,6 +112,10 @@ fn a_figure_in_readme_that_is_not_the_results_is_named() {
             latency(30.0),
         ];
         assert_eq!(found, wanted, "{readme}");
+    }
+
+    for ratio in ratios.map(human::ratio) {
+        assert!(readme.contains(&format!("| holds | {ratio} ({ratio} to {ratio}) |")), "{readme}");
     }
 
     place.put("README.md", &readme.replacen("674k", "690k", 1));
