@@ -1,7 +1,8 @@
 //! The claims: what is said of message logs everywhere, each as an experiment with its verdict's rule fixed before.
 //!
 //! From top to bottom: a claim is data and one function (`claim`), its arms run in rounds (`conduct`), rounds become
-//! ratios and a verdict (`rule`), and those a document (`document`), a screen (`screen`) and a page.
+//! ratios and a verdict (`rule`); the arms of what does not hold run once more under `perf` (`lens`); and all that
+//! becomes a document (`document`), a screen (`screen`) and a page.
 //!
 //! How to add one:
 //! 1. A file `claims/<name>.rs` with `pub(super) static CLAIM: Claim`: the sentence so that it can be wrong, the arms,
@@ -24,6 +25,7 @@ mod consumer_batching;
 pub mod document;
 mod durability_levels;
 mod group_commit;
+pub mod lens;
 mod lookups;
 mod page_cache;
 mod partitions;

@@ -5,6 +5,7 @@ use std::time::{Duration, Instant};
 
 use anyhow::Result;
 
+use super::lens::Lens;
 use super::rule::{Figure, Rule};
 use crate::board::Board;
 use crate::cores::Cores;
@@ -25,6 +26,8 @@ pub struct Claim {
     pub source: &'static str,
     /// Why it should be so.
     pub mechanism: &'static str,
+    /// Where it ends, and what is the bound from there on.
+    pub ends: &'static str,
     /// What its picture shows.
     pub headline: Figure,
     /// What is measured, in the order of the picture.
@@ -33,6 +36,9 @@ pub struct Claim {
     pub rules: &'static [Rule],
     /// What could fool the experiment.
     pub guards: &'static [Guard],
+    /// How long an arm runs in a round of `--quick`, what it makes ready included: long enough that it shows what it
+    /// is, and no longer, since twice the rounds tell more than rounds of twice the length.
+    pub slice: Duration,
     /// Most bytes on disk at once.
     pub space_bytes: u64,
     /// Makes the arms ready. Called on a thread that is not pinned.
@@ -78,22 +84,35 @@ pub struct Guard {
 pub struct Effort {
     /// Its name.
     pub name: &'static str,
-    /// Rounds that are measured, in each of which every arm runs once.
-    pub rounds: usize,
+    /// How many times as long as [`Claim::slice`] a slice is.
+    pub stretch: u32,
+    /// Fewest and most rounds that are measured, in each of which every arm runs once.
+    pub rounds: (usize, usize),
     /// The whole time of one claim, with preparing and removing.
     pub time: Duration,
 }
 
 impl Effort {
     /// All claims in about five minutes.
-    pub const QUICK: Self = Self { name: "quick", rounds: 5, time: Duration::from_secs(19) };
+    pub const QUICK: Self =
+        Self { name: "quick", stretch: 1, rounds: (7, 25), time: Duration::from_secs(18) };
 
     /// In about forty.
-    pub const FULL: Self = Self { name: "full", rounds: 11, time: Duration::from_secs(165) };
+    pub const FULL: Self =
+        Self { name: "full", stretch: 4, rounds: (15, 45), time: Duration::from_secs(165) };
 
     /// Whether there is time for what takes long to make.
     pub fn is_full(&self) -> bool {
         self.time >= Self::FULL.time
+    }
+
+    /// As many rounds as `time` has room for with `arms` slices of `slice` each, and a round before them. An odd
+    /// number, so that the median is a round's.
+    pub fn rounds_in(&self, time: Duration, arms: usize, slice: Duration) -> usize {
+        let round = (slice * self.stretch).as_secs_f64() * arms.max(1) as f64;
+        let room = (time.as_secs_f64() / round.max(f64::MIN_POSITIVE)) as usize;
+        let (fewest, most) = self.rounds;
+        room.saturating_sub(1).clamp(fewest, most).saturating_sub(1) | 1
     }
 }
 
@@ -108,6 +127,8 @@ pub struct Stage<'a> {
     pub effort: Effort,
     /// Which core does what.
     pub cores: Cores,
+    /// What is laid over slices that are recorded.
+    pub lens: Lens,
 }
 
 impl Stage<'_> {
@@ -121,11 +142,6 @@ impl Stage<'_> {
         Ok(path)
     }
 
-    /// How long a slice is about, before it is known what preparing takes.
-    pub fn slice(&self, arms: usize) -> Duration {
-        self.effort.time / (self.effort.rounds * arms).max(1) as u32
-    }
-
     /// A board for up to `clients` clients.
     pub fn board(&self, clients: u32) -> &'static Board {
         Board::leaked(clients)
@@ -133,7 +149,7 @@ impl Stage<'_> {
 
     /// What the processors and the disk do meanwhile.
     pub fn meter(&self) -> Meter {
-        Meter { machine: Machine::of(&self.dir) }
+        Meter { machine: Machine::of(&self.dir), lens: self.lens.clone() }
     }
 }
 
@@ -224,6 +240,7 @@ impl Slice {
 #[derive(Clone, Debug)]
 pub struct Meter {
     machine: Machine,
+    lens: Lens,
 }
 
 impl Meter {
@@ -233,7 +250,10 @@ impl Meter {
     /// Those of `slice`.
     pub fn around(&self, slice: impl FnOnce() -> Result<Sample>) -> Result<Slice> {
         let (before, begin) = (self.machine.now(Counters::default()), Instant::now());
-        let sample = slice()?;
+        let sample = self.lens.over(|within| match within {
+            Some(within) => within.during(slice),
+            None => slice(),
+        })?;
         let elapsed = begin.elapsed();
         let after = self.machine.now(Counters::default());
         let cost = self.machine.between(&before, &after, elapsed, 0);

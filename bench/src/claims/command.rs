@@ -9,6 +9,7 @@ use clap::Args;
 use super::claim::{Claim, Effort, Stage};
 use super::conduct::conduct;
 use super::document::{Document, Entry, KIND, SCHEMA};
+use super::lens::Lens;
 use super::{CLAIMS, claim, rules, screen};
 use crate::clock::{now_ms, utc_stamp};
 use crate::cores::Cores;
@@ -176,7 +177,8 @@ impl Run<'_> {
             let place = self.dir.subdir(claim.name)?;
             let cores = Cores::near(&place);
             let (payload, effort) = (self.payload, self.effort);
-            let mut stage = Stage { dir: place, payload, effort, cores };
+            let lens = Lens::default();
+            let mut stage = Stage { dir: place, payload, effort, cores, lens };
             let conducted = conduct(claim, &mut stage, self.seed, &mut progress);
             self.dir.remove_subdir(claim.name)?;
             self.broken |= conducted.broken;

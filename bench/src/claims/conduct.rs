@@ -5,6 +5,7 @@ use std::time::{Duration, Instant};
 use anyhow::{Context, Result};
 
 use super::claim::{Arm, Claim, Effort, Ready, Run, Slice, Stage};
+use super::lens::Seen;
 use super::rule::{Finding, Judged, finding, reasons};
 use crate::interrupt::{self, Interrupted};
 use crate::progress::Progress;
@@ -14,11 +15,7 @@ use crate::random::Random;
 const STOPPED: &str = "Stopped by the user";
 
 /// A slice of less says nothing.
-const SLICE_MIN: Duration = Duration::from_millis(100);
-
-/// How many times shorter than a slice the round before them is: memory touched for the first time is slow, and
-/// whatever runs first would pay for it.
-const WARM_SHARE: u32 = 3;
+const SLICE_MIN: Duration = Duration::from_millis(50);
 
 /// What removing takes of what preparing took.
 const REMOVAL: f64 = 1.0;
@@ -47,6 +44,8 @@ pub struct Conducted {
     pub judged: Vec<Judged>,
     /// The arms.
     pub arms: Vec<Measured>,
+    /// Arms of comparisons that do not hold, once more.
+    pub seen: Vec<Seen>,
     /// Whole rounds.
     pub rounds: usize,
     /// What to know before the figures are quoted.
@@ -84,15 +83,19 @@ pub fn conduct(
         claim.arms.iter().map(|arm| Measured { arm, slices: Vec::new(), absent: None }).collect();
     let (mut notes, mut ended) = (Vec::new(), None);
     let mut broken = false;
-    let measured = (claim.prepare)(stage).context("making the arms ready").and_then(|mut ready| {
-        assert_known(claim, &ready);
+    let mut ready = Ready::new();
+    let measured = (claim.prepare)(stage).context("making the arms ready").and_then(|made| {
+        assert_known(claim, &made);
+        ready = made;
         ended = ready.not_here.take();
         notes.append(&mut ready.notes);
         for (name, why) in ready.absent.drain(..) {
             slot(&mut arms, name).absent = Some(why);
         }
         let until = end(begin, stage.effort);
-        let plan = Plan { rounds: stage.effort.rounds, until, seed: seed_of(claim, seed) };
+        let left = until.saturating_duration_since(Instant::now());
+        let rounds = stage.effort.rounds_in(left, ready.runs.len(), claim.slice);
+        let plan = Plan { rounds, until, seed: seed_of(claim, seed) };
         plan.rounds(&mut ready.runs, &mut arms, progress)
     });
     if let Err(error) = measured {
@@ -109,12 +112,26 @@ pub fn conduct(
     };
     let judged: Vec<Judged> =
         claim.rules.iter().map(|rule| rule.judge(of(rule.of), of(rule.over))).collect();
+    let mut seen = Vec::new();
+    if ended.is_none() {
+        match stage.lens.see(claim, stage.effort, &judged, &mut ready.runs) {
+            Ok(found) => seen = found,
+            // The rounds stand.
+            Err(error) => notes.push(unseen(&error)),
+        }
+    }
     let (finding, why) = match ended {
         Some(why) => (Finding::NotMeasurable, format!("{why}; {rounds} whole rounds.")),
         None => (finding(&judged), reasons(&judged)),
     };
     let seconds = begin.elapsed().as_secs_f64();
-    Conducted { claim, finding, why, judged, arms, rounds, notes, seconds, broken }
+    Conducted { claim, finding, why, judged, arms, seen, rounds, notes, seconds, broken }
+}
+
+/// What is said of a failure to record.
+fn unseen(error: &anyhow::Error) -> String {
+    let why = format!("{error:#}");
+    format!("not said where the time goes: {}", why.lines().next().unwrap_or_default())
 }
 
 /// When the rounds end, so that there is time left to remove what was made.
@@ -152,7 +169,9 @@ impl Plan {
         arms: &mut [Measured],
         progress: &mut Progress,
     ) -> Result<()> {
-        let mut left = (runs.len() * self.rounds) as u32;
+        // With the round before them, which is as long: memory touched for the first time is slow, a disk that has
+        // rested is fast, and what an arm readies for its next slice is by the rate of the one before.
+        let mut left = (runs.len() * (self.rounds + 1)) as u32;
         for round in 0..=self.rounds {
             if round > 0 {
                 progress.step(&format!("round {round} of {}", self.rounds));
@@ -161,13 +180,11 @@ impl Plan {
                 interrupt::check()?;
                 let rest = self.until.saturating_duration_since(Instant::now());
                 let (name, run) = &mut runs[nth];
-                if round == 0 {
-                    run((rest / (WARM_SHARE * left)).max(SLICE_MIN)).context(*name)?;
-                    continue;
-                }
                 let slice = run((rest / left).max(SLICE_MIN)).context(*name)?;
-                slot(arms, name).slices.push(slice);
                 left -= 1;
+                if round > 0 {
+                    slot(arms, name).slices.push(slice);
+                }
             }
         }
         Ok(())
@@ -179,6 +196,7 @@ mod tests {
     use std::collections::HashSet;
 
     use super::*;
+    use crate::claims::lens::Lens;
     use crate::claims::rule::{Bound, Figure, Rule};
     use crate::cores::Cores;
     use crate::payload::Payload;
@@ -244,27 +262,40 @@ mod tests {
         sentence: "",
         source: "",
         mechanism: "",
+        ends: "",
         headline: Figure::RecordsPerS,
         arms: &[arm("fast"), arm("slow"), arm("gone")],
         rules: &[],
         guards: &[],
+        slice: Duration::from_millis(1),
         space_bytes: 0,
         prepare: |_| Ok(Ready::new()),
     };
 
     fn conducted(claim: &'static Claim) -> Conducted {
         let payload = Payload::generated(1 << 10);
-        let effort = Effort { name: "trial", rounds: 3, time: Duration::ZERO };
+        let effort = Effort { name: "trial", stretch: 1, rounds: (7, 9), time: Duration::ZERO };
         let dir = std::env::temp_dir();
         let cores = Cores::near(&dir);
-        let mut stage = Stage { dir, payload: &payload, effort, cores };
+        let lens = Lens::default();
+        let mut stage = Stage { dir, payload: &payload, effort, cores, lens };
         conduct(claim, &mut stage, 1, &mut Progress::new(effort.time, true))
+    }
+
+    #[test]
+    fn there_are_as_many_rounds_as_fit_and_an_odd_number() {
+        let effort =
+            Effort { name: "trial", stretch: 2, rounds: (7, 25), time: Duration::from_secs(19) };
+        let rounds =
+            |ms, arms| effort.rounds_in(Duration::from_secs(18), arms, Duration::from_millis(ms));
+        // 18 s are 15 rounds of 6 slices of 2 x 0.1 s, one of which does not count.
+        assert_eq!((rounds(100, 6), rounds(100, 1), rounds(1000, 6)), (13, 25, 7));
     }
 
     #[test]
     fn an_arm_that_is_absent_is_said_and_does_not_decide() {
         let fake = conducted(&FAKE);
-        assert_eq!((fake.finding, fake.rounds, fake.broken), (Finding::Holds, 3, false));
+        assert_eq!((fake.finding, fake.rounds, fake.broken), (Finding::Holds, 7, false));
         assert_eq!(fake.why, "Holds always (3.00 x, 3.00 to 3.00). Not measured elsewhere.");
         assert_eq!(fake.arms[2].absent.as_deref(), Some("there is none"));
     }

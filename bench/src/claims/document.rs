@@ -8,6 +8,7 @@ use serde_json::Value;
 
 use super::claim::Slice;
 use super::conduct::{Conducted, Measured};
+use super::lens::Seen;
 use super::rule::{Figure, Finding, Judged, Outcome};
 use crate::env::Env;
 use crate::histogram::Latencies;
@@ -79,6 +80,9 @@ pub struct Entry {
     pub headline: String,
     /// The arms.
     pub arms: Vec<ArmEntry>,
+    /// Arms of comparisons that do not hold, where their time goes.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub profiles: Vec<Profile>,
     /// Whole rounds.
     pub rounds: usize,
     /// Wall time.
@@ -145,6 +149,59 @@ pub struct ArmEntry {
     pub figures: serde_json::Map<String, Value>,
 }
 
+/// An arm that ran once more under `perf`.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct Profile {
+    /// Its name.
+    pub arm: String,
+    /// What it came to meanwhile.
+    pub records_per_s: f64,
+    /// The same.
+    pub mib_per_s: f64,
+    /// Cores' worth of time of the process.
+    pub cpu_cores: f64,
+    /// Samples that the shares are of.
+    pub samples: u64,
+    /// Where the time went, the largest share first.
+    pub areas: Vec<AreaShare>,
+}
+
+/// A part of the program or of the kernel.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct AreaShare {
+    /// Its name.
+    pub name: String,
+    /// Whether it is the kernel's.
+    pub kernel: bool,
+    /// Of the arm's processor time.
+    pub share: f64,
+}
+
+impl Profile {
+    fn of(seen: &Seen) -> Self {
+        let (tally, sample) = (&seen.tally, &seen.slice.sample);
+        let total = tally.total().max(f64::MIN_POSITIVE);
+        let mut areas: Vec<AreaShare> = tally
+            .areas
+            .iter()
+            .map(|(area, share)| AreaShare {
+                name: area.name.clone(),
+                kernel: area.kernel,
+                share: share.weight / total,
+            })
+            .collect();
+        areas.sort_by(|a, b| b.share.total_cmp(&a.share));
+        Self {
+            arm: seen.arm.to_owned(),
+            records_per_s: sample.records_per_s(),
+            mib_per_s: sample.mib_per_s(),
+            cpu_cores: seen.slice.cpu_cores.unwrap_or_default(),
+            samples: tally.samples,
+            areas,
+        }
+    }
+}
+
 /// The document in a run's directory; none if the directory is not one of `claims`.
 ///
 /// # Errors
@@ -193,6 +250,7 @@ impl Entry {
             comparisons: judged.iter().map(Comparison::of).collect(),
             headline: claim.headline.told().to_owned(),
             arms: arms.iter().map(|arm| ArmEntry::of(arm, claim.headline)).collect(),
+            profiles: conducted.seen.iter().map(Profile::of).collect(),
             rounds: conducted.rounds,
             seconds: conducted.seconds,
             notes: conducted.notes.clone(),

@@ -40,14 +40,9 @@ pub(super) const FIRST_MS: i64 = 1_700_000_000_000;
 /// Distance of index entries at which a segment has none but its first one.
 pub(super) const NO_INDEX_BYTES: u32 = 1 << 30;
 
-/// An engine that is small, with index entries so many bytes apart.
-pub(super) fn config(dir: &Path, index_interval_bytes: u32) -> Config {
-    Config {
-        index_interval_bytes,
-        memory_bytes: 64 << 20,
-        journal_bytes: 16 << 20,
-        ..site::config(dir)
-    }
+/// An engine that is small, with index entries so many bytes apart and so much memory.
+pub(super) fn config(dir: &Path, index_interval_bytes: u32, memory_bytes: usize) -> Config {
+    Config { index_interval_bytes, memory_bytes, journal_bytes: 16 << 20, ..site::config(dir) }
 }
 
 /// A sealed log of about `bytes`.

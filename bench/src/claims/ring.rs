@@ -11,6 +11,7 @@ use super::rule::{Bound, Figure, Rule};
 use crate::payload::Payload;
 use crate::run::backends::backend;
 use crate::run::live::Live;
+use crate::run::profiler::Profiler;
 use crate::run::repeat::{One, Setting};
 use crate::run::values::{BackendName, Seconds, Sizes};
 use crate::run::workload::{Flags, Workload};
@@ -50,6 +51,9 @@ pub(super) static CLAIM: Claim = Claim {
                 another; a direct write that is flushed by its own flag needs no second call and \
                 no thread that sleeps. Where the disk's flush takes nearly all the time there is \
                 little to save, and a design that flushes less often wins whatever it calls.",
+    ends: "Where all that can be had is the disk: with large batches in flight each of these ways keeps it \
+             busy, and none can be ahead by much. With small ones the ways differ in flushes, wake-ups and \
+             copies a record.",
     headline: Figure::RecordsPerS,
     arms: &[
         Arm::new("own_small", SMALL, "own ring", OWN),
@@ -66,10 +70,14 @@ pub(super) static CLAIM: Claim = Claim {
         rule("own_small", "buffered_small", "beside a buffered ring, small batches"),
         rule("own_small", "tokio_small", "beside tokio-uring, small batches"),
         tail("own_small", "threads_small", "in p99 beside threads, small batches"),
+        tail("own_small", "buffered_small", "in p99 beside a buffered ring, small batches"),
+        tail("own_small", "tokio_small", "in p99 beside tokio-uring, small batches"),
         rule("own_large", "threads_large", "beside threads, large batches"),
         rule("own_large", "buffered_large", "beside a buffered ring, large batches"),
         rule("own_large", "tokio_large", "beside tokio-uring, large batches"),
         tail("own_large", "threads_large", "in p99 beside threads, large batches"),
+        tail("own_large", "buffered_large", "in p99 beside a buffered ring, large batches"),
+        tail("own_large", "tokio_large", "in p99 beside tokio-uring, large batches"),
     ],
     guards: &[
         Guard {
@@ -96,6 +104,7 @@ pub(super) static CLAIM: Claim = Claim {
                   clock",
         },
     ],
+    slice: Duration::from_millis(300),
     space_bytes: 6 << 30,
     prepare,
 };
@@ -119,10 +128,17 @@ fn prepare<'a>(stage: &mut Stage<'a>) -> Result<Ready<'a>> {
             continue;
         }
         let (payload, dir) = (stage.payload, stage.subdir(name)?.join("log"));
+        let lens = stage.lens.clone();
         let mut nth = 0;
         ready.arm(name, move |time| {
             nth += 1;
-            slice(&workload(backend, large, time)?, payload, &dir, nth)
+            let workload = workload(backend, large, time)?;
+            lens.over(|within| match within {
+                Some(within) => {
+                    within.lend(|profiler| slice(&workload, payload, (&dir, nth), Some(profiler)))
+                }
+                None => slice(&workload, payload, (&dir, nth), None),
+            })
         });
     }
     Ok(ready)
@@ -147,10 +163,15 @@ fn workload(backend: BackendName, large: bool, time: Duration) -> Result<Workloa
 }
 
 /// Opens a backend in a new directory, measures it, reads back what it acked, and removes the directory.
-fn slice(workload: &Workload, payload: &Payload, dir: &Path, nth: u32) -> Result<Slice> {
+fn slice(
+    workload: &Workload,
+    payload: &Payload,
+    (dir, nth): (&Path, u32),
+    profiler: Option<&Profiler>,
+) -> Result<Slice> {
     fs::create_dir(dir).with_context(|| format!("cannot make {}", dir.display()))?;
     let backend = backend(workload.backend);
-    let setting = Setting { workload, backend: backend.as_ref(), payload, profiler: None };
+    let setting = Setting { workload, backend: backend.as_ref(), payload, profiler };
     let one = setting.repeat(nth, dir, None, Live::silent());
     fs::remove_dir_all(dir).with_context(|| format!("cannot remove {}", dir.display()))?;
     figures(one?)

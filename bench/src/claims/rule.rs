@@ -6,7 +6,7 @@ use serde::{Deserialize, Serialize};
 
 use super::claim::Slice;
 use crate::human;
-use crate::stats::{interval_of_median, median};
+use crate::stats::{median, rank_interval};
 
 /// What of a slice is compared.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -61,6 +61,11 @@ impl Figure {
         }
     }
 
+    /// Whether it is of bytes, and not of records or requests.
+    pub fn is_of_bytes(self) -> bool {
+        matches!(self, Self::MibPerS | Self::CpuPerMib | Self::Named(_, Unit::Micros))
+    }
+
     /// A value of it for people.
     pub fn show(self, value: f64) -> String {
         match self {
@@ -110,6 +115,10 @@ impl Figure {
     }
 }
 
+/// How many times beyond its bound an interval's end may be at most, above and below, for the ratio to count as equal
+/// to the bound.
+pub const NEAR: f64 = 1.1;
+
 /// Where a ratio must lie.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub enum Bound {
@@ -117,6 +126,25 @@ pub enum Bound {
     AtLeast(f64),
     /// No higher.
     AtMost(f64),
+}
+
+impl Bound {
+    /// What an interval says of it.
+    fn holds(self, (low, high): (f64, f64)) -> Outcome {
+        let (bound, within, beyond) = match self {
+            Self::AtLeast(bound) => (bound, low >= bound, high < bound),
+            Self::AtMost(bound) => (bound, high <= bound, low > bound),
+        };
+        if within {
+            Outcome::Holds
+        } else if beyond {
+            Outcome::DoesNotHold
+        } else if low * NEAR >= bound && high <= bound * NEAR {
+            Outcome::OnBound
+        } else {
+            Outcome::Undecided
+        }
+    }
 }
 
 impl fmt::Display for Bound {
@@ -151,9 +179,12 @@ pub enum Outcome {
     Holds,
     /// The whole interval lies beyond it.
     DoesNotHold,
-    /// The bound lies in the interval: the rounds do not tell.
+    /// The bound lies in the interval, and both ends are near it ([`NEAR`]): the ratio is the bound's, for all that
+    /// matters, and more rounds would not make it another.
+    OnBound,
+    /// The bound lies in the interval, and an end does not lie near it: the rounds do not tell.
     Undecided,
-    /// An arm did not run.
+    /// An arm did not run, or there were too few rounds.
     NotMeasured,
 }
 
@@ -178,15 +209,8 @@ impl Rule {
         let value = |slice| self.figure.of(slice);
         let pairs = of.iter().zip(over).filter_map(|(a, b)| Some((value(a)?, value(b)?)));
         let ratios: Vec<f64> = pairs.filter(|(_, b)| *b > 0.0).map(|(a, b)| a / b).collect();
-        let interval = interval_of_median(&ratios);
-        let outcome = match (interval, self.bound) {
-            (None, _) => Outcome::NotMeasured,
-            (Some((low, _)), Bound::AtLeast(bound)) if low >= bound => Outcome::Holds,
-            (Some((_, high)), Bound::AtLeast(bound)) if high < bound => Outcome::DoesNotHold,
-            (Some((_, high)), Bound::AtMost(bound)) if high <= bound => Outcome::Holds,
-            (Some((low, _)), Bound::AtMost(bound)) if low > bound => Outcome::DoesNotHold,
-            _ => Outcome::Undecided,
-        };
+        let interval = rank_interval(&ratios);
+        let outcome = interval.map_or(Outcome::NotMeasured, |interval| self.bound.holds(interval));
         Judged { rule: *self, ratio: median(ratios.iter().copied()), ratios, interval, outcome }
     }
 }
@@ -199,7 +223,7 @@ pub enum Finding {
     Holds,
     /// None does.
     DoesNotHold,
-    /// Some do, and some do not.
+    /// Some do and some do not, or the ratio is the bound's.
     Depends,
     /// The experiment can't tell on this machine.
     NotMeasurable,
@@ -216,15 +240,23 @@ impl fmt::Display for Finding {
     }
 }
 
-/// The finding that comparisons add up to. Those that were not measured are passed over; one that is undecided leaves
-/// the claim open, unless others hold and others do not: then it depends either way.
+/// The finding that comparisons add up to. Those that were not measured are passed over. One on its bound neither
+/// holds nor fails: it keeps a claim from holding in every case, and is not counted against one that fails in all
+/// others. Those that are undecided are tried either way: what all ways have in common is found, and if they have
+/// nothing in common the claim is open.
 pub fn finding(judged: &[Judged]) -> Finding {
     let any = |outcome| judged.iter().any(|one| one.outcome == outcome);
-    match (any(Outcome::Holds), any(Outcome::DoesNotHold), any(Outcome::Undecided)) {
-        (true, true, _) => Finding::Depends,
-        (true, false, false) => Finding::Holds,
-        (false, true, false) => Finding::DoesNotHold,
-        (_, _, true) | (false, false, false) => Finding::NotMeasurable,
+    let (holds, fails) = (any(Outcome::Holds), any(Outcome::DoesNotHold));
+    let (near, open) = (any(Outcome::OnBound), any(Outcome::Undecided));
+    match (holds, fails) {
+        // An undecided one can't change this.
+        (true, true) => Finding::Depends,
+        (true, false) if near => Finding::Depends,
+        _ if open => Finding::NotMeasurable,
+        (true, false) => Finding::Holds,
+        (false, true) => Finding::DoesNotHold,
+        (false, false) if near => Finding::Depends,
+        (false, false) => Finding::NotMeasurable,
     }
 }
 
@@ -236,9 +268,9 @@ pub fn reasons(judged: &[Judged]) -> String {
             (Some(ratio), Some((low, high))) => format!(
                 "{} ({} x, {} to {})",
                 one.rule.when,
-                human::digits(ratio),
-                human::digits(low),
-                human::digits(high)
+                human::ratio(ratio),
+                human::ratio(low),
+                human::ratio(high)
             ),
             _ => one.rule.when.to_owned(),
         })
@@ -248,6 +280,7 @@ pub fn reasons(judged: &[Judged]) -> String {
     let parts = [
         ("Holds", told(Outcome::Holds)),
         ("Does not hold", told(Outcome::DoesNotHold)),
+        ("On its bound", told(Outcome::OnBound)),
         ("Too restless to tell", told(Outcome::Undecided)),
         ("Not measured", told(Outcome::NotMeasured)),
     ];
@@ -282,25 +315,39 @@ mod tests {
 
     #[test]
     fn a_bound_inside_the_interval_decides_nothing() {
-        let steady = [100, 101, 99, 100, 100];
-        assert_eq!(outcome(&RULE, &[200, 190, 210, 201, 202], &steady), Outcome::Holds);
-        assert_eq!(outcome(&RULE, &[100, 99, 101, 100, 104], &steady), Outcome::DoesNotHold);
-        assert_eq!(outcome(&RULE, &[100, 140, 105, 120, 111], &steady), Outcome::Undecided);
-        assert_eq!(outcome(&RULE, &[200, 200], &steady), Outcome::NotMeasured);
+        let steady = [100, 101, 99, 100, 100, 100];
         let most = Rule { bound: Bound::AtMost(1.1), ..RULE };
-        assert_eq!(outcome(&most, &[200, 190, 210, 201, 202], &steady), Outcome::DoesNotHold);
-        assert_eq!(outcome(&most, &[100, 99, 101, 100, 104], &steady), Outcome::Holds);
+        let (double, even) = ([200, 190, 210, 201, 202, 200], [100, 99, 101, 100, 104, 100]);
+        assert_eq!(outcome(&RULE, &double, &steady), Outcome::Holds);
+        assert_eq!(outcome(&RULE, &even, &steady), Outcome::DoesNotHold);
+        assert_eq!(outcome(&most, &double, &steady), Outcome::DoesNotHold);
+        assert_eq!(outcome(&most, &even, &steady), Outcome::Holds);
+        for rule in [RULE, most] {
+            let restless = [100, 140, 105, 120, 111, 112];
+            assert_eq!(outcome(&rule, &restless, &steady), Outcome::Undecided);
+            assert_eq!(outcome(&rule, &[200; 5], &steady), Outcome::NotMeasured);
+        }
+    }
+
+    #[test]
+    fn a_ratio_that_is_its_bound_within_a_tenth_is_not_open() {
+        for bound in [Bound::AtLeast(1.1), Bound::AtMost(1.1)] {
+            assert_eq!(bound.holds((1.02, 1.2)), Outcome::OnBound);
+            assert_eq!(bound.holds((0.99, 1.2)), Outcome::Undecided);
+            assert_eq!(bound.holds((1.02, 1.22)), Outcome::Undecided);
+        }
     }
 
     #[test]
     fn a_machine_that_slows_down_between_rounds_changes_no_ratio() {
-        let judged = RULE.judge(&slices(&[200, 100, 50]), &slices(&[100, 50, 25]));
+        let rates = |first: u64| (0..6).map(|round| first >> round).collect::<Vec<_>>();
+        let judged = RULE.judge(&slices(&rates(3200)), &slices(&rates(1600)));
         assert_eq!((judged.ratio, judged.interval), (Some(2.0), Some((2.0, 2.0))));
     }
 
     #[test]
     fn the_finding_follows_from_the_comparisons() {
-        use Outcome::{DoesNotHold, Holds, NotMeasured, Undecided};
+        use Outcome::{DoesNotHold, Holds, NotMeasured, OnBound, Undecided};
         let of = |outcomes: &[Outcome]| {
             let one = |&outcome| Judged { outcome, ..RULE.judge(&[], &[]) };
             finding(&outcomes.iter().map(one).collect::<Vec<_>>())
@@ -308,7 +355,12 @@ mod tests {
         assert_eq!(of(&[Holds, Holds, NotMeasured]), Finding::Holds);
         assert_eq!(of(&[DoesNotHold]), Finding::DoesNotHold);
         assert_eq!(of(&[Holds, DoesNotHold, Undecided]), Finding::Depends);
-        assert_eq!(of(&[Holds, Undecided]), Finding::NotMeasurable);
-        assert_eq!(of(&[]), Finding::NotMeasurable);
+        assert_eq!(of(&[Holds, OnBound, Undecided]), Finding::Depends);
+        assert_eq!(of(&[DoesNotHold, OnBound]), Finding::DoesNotHold);
+        assert_eq!(of(&[OnBound, OnBound]), Finding::Depends);
+        for open in [&[Holds, Undecided][..], &[DoesNotHold, OnBound, Undecided], &[Undecided], &[]]
+        {
+            assert_eq!(of(open), Finding::NotMeasurable, "{open:?}");
+        }
     }
 }

@@ -2,17 +2,19 @@
 
 use std::fmt::Write;
 
-use super::claim::Claim;
+use super::claim::{Claim, Effort};
 
 /// The claim's section, without what was found.
 pub(super) fn section(claim: &Claim) -> String {
     let mut text = format!("## {}\n\n**{}**\n\n", claim.name, claim.sentence);
     put(&mut text, format_args!("*Where it comes from.* {}\n\n", claim.source));
     put(&mut text, format_args!("*The mechanism.* {}\n\n", claim.mechanism));
+    put(&mut text, format_args!("*Where it ends.* {}\n\n", claim.ends));
     text += "| arm | group | what it does |\n|---|---|---|\n";
     for arm in claim.arms {
         put(&mut text, format_args!("| `{}` | {} | {} |\n", arm.name, arm.group, arm.about));
     }
+    put(&mut text, format_args!("\n{}\n", slices(claim)));
     text += "\n| it holds ... | if the ratio of | of | over | is |\n|---|---|---|---|---|\n";
     for rule in claim.rules {
         put(
@@ -32,6 +34,16 @@ pub(super) fn section(claim: &Claim) -> String {
         put(&mut text, format_args!("| {} | {} |\n", guard.what, guard.how));
     }
     text
+}
+
+/// How long an arm runs in a round.
+fn slices(claim: &Claim) -> String {
+    let of = |effort: Effort| (claim.slice * effort.stretch).as_millis();
+    format!(
+        "An arm runs for {} ms in a round of `--quick`, for {} ms in one of `--full`.",
+        of(Effort::QUICK),
+        of(Effort::FULL)
+    )
 }
 
 fn put(text: &mut String, line: std::fmt::Arguments<'_>) {

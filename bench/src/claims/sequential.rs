@@ -41,6 +41,10 @@ pub(super) static CLAIM: Claim = Claim {
                 write. A flash translation layer has no head: it writes where it likes and \
                 remembers where. What may be left is a larger request: neighbours can be merged \
                 on their way, and a mapping kept in larger pieces.",
+    ends: "With one durable write at a time nothing can be merged, and the flush is waited for wherever \
+             the bytes go. With many in flight the kernel merges neighbours into larger requests, and the \
+             disk has fewer of them: that is what is left of the claim on a disk without a head, and less of \
+             it the larger the requests are by themselves.",
     headline: Figure::MibPerS,
     arms: &[
         Arm::new(
@@ -122,6 +126,7 @@ pub(super) static CLAIM: Claim = Claim {
             how: "log lines of the payload, other bytes in each write",
         },
     ],
+    slice: Duration::from_millis(100),
     space_bytes: FILE_BYTES + (64 << 20),
     prepare,
 };

@@ -3,11 +3,11 @@
 use std::env;
 use std::ffi::CString;
 use std::fs::{self, DirBuilder, File};
-use std::io::{BufRead, BufReader, Read};
+use std::io::{self, BufRead, BufReader, Read};
 use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::DirBuilderExt;
 use std::os::unix::process::CommandExt;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::{self, Child, Command, Stdio};
 use std::thread;
 use std::time::Duration;
@@ -16,7 +16,7 @@ use anyhow::{Context, Result, bail};
 
 use super::command::{CallGraph, Profile};
 use super::perf::Abilities;
-use super::script::{FIELDS, Lines};
+use super::script::{Event, FIELDS, Lines};
 use super::tally::{Tally, WAITS};
 use crate::interrupt::{self, Interrupted};
 use crate::output::tell;
@@ -28,7 +28,7 @@ use crate::workdir::free_bytes;
 const DATA_MIB_MAX: u64 = 2048;
 
 /// Memory for what perf has not yet written, on each processor, where root may have as much as it likes.
-const ROOM: &str = "8M";
+pub(super) const ROOM: &str = "8M";
 
 const LOOK: Duration = Duration::from_millis(20);
 
@@ -65,11 +65,18 @@ impl Place {
         Ok(place)
     }
 
-    fn path(&self, name: &str) -> PathBuf {
+    /// Where it is.
+    pub(super) fn dir(&self) -> &Path {
+        &self.0
+    }
+
+    /// A file in it.
+    pub(super) fn path(&self, name: &str) -> PathBuf {
         self.0.join(name)
     }
 
-    fn said(&self, name: &str) -> String {
+    /// What one of its files says; nothing if it is not there.
+    pub(super) fn said(&self, name: &str) -> String {
         fs::read_to_string(self.path(name)).unwrap_or_default().trim().to_owned()
     }
 }
@@ -94,7 +101,17 @@ pub(super) struct Ran {
 }
 
 /// A child that does not outlive this command.
-struct Ended(Child);
+#[derive(Debug)]
+pub(super) struct Ended(pub(super) Child);
+
+impl Ended {
+    /// Asks it to end, as Ctrl-C does, and waits until it has.
+    pub(super) fn interrupt(&mut self) -> io::Result<process::ExitStatus> {
+        // SAFETY: the number is that of a child that was not waited for yet, so nobody else has it.
+        unsafe { libc::kill(self.0.id() as libc::pid_t, libc::SIGINT) };
+        self.0.wait()
+    }
+}
 
 impl Drop for Ended {
     fn drop(&mut self) {
@@ -120,8 +137,7 @@ pub(super) fn record(
     if flags.quiet {
         run.arg("--quiet");
     }
-    // A group of its own: Ctrl-C is for this process, who then ends its children one after the other.
-    run.process_group(0).stdin(Stdio::null()).stdout(Stdio::piped());
+    apart(&mut run).stdin(Stdio::null()).stdout(Stdio::piped());
     let mut run = Ended(run.spawn().context("cannot start the run")?);
     let mut perf = Ended(perf(place, run.0.id(), abilities, flags)?);
     let mut stdout = run.0.stdout.take().context("its standard output is a pipe")?;
@@ -162,7 +178,7 @@ fn perf(place: &Place, pid: u32, abilities: &Abilities, flags: &Profile) -> Resu
     if unsafe { libc::geteuid() } == 0 {
         perf.args(["-m", ROOM]);
     }
-    perf.process_group(0).stdin(Stdio::null()).stdout(Stdio::null()).stderr(said);
+    apart(&mut perf).stdin(Stdio::null()).stdout(Stdio::null()).stderr(said);
     perf.spawn().context("cannot start perf")
 }
 
@@ -188,16 +204,28 @@ fn wait(place: &Place, run: &mut Child, perf: &mut Child) -> Result<process::Exi
     }
 }
 
+/// A group of its own: Ctrl-C is for this process, who then ends its children one after the other.
+pub(super) fn apart(command: &mut Command) -> &mut Command {
+    command.process_group(0)
+}
+
 /// Reads back what perf wrote.
 pub(super) fn read(place: &Place) -> Result<Tally> {
+    let mut tally = Tally::default();
+    events(place, |event| tally.add(event))?;
+    tally.finish();
+    Ok(tally)
+}
+
+/// Gives `take` what perf wrote, event by event.
+pub(super) fn events(place: &Place, mut take: impl FnMut(Event)) -> Result<()> {
     let mut script = Command::new("perf");
     script.args(["script", "--no-inline", "--ns", "--show-switch-events", "--show-lost-events"]);
     script.args(["-F", FIELDS, "-i"]).arg(place.path("perf.data"));
     let said = File::create(place.path("script.err")).context("cannot make a file")?;
-    script.process_group(0).stdin(Stdio::null()).stdout(Stdio::piped()).stderr(said);
+    apart(&mut script).stdin(Stdio::null()).stdout(Stdio::piped()).stderr(said);
     let mut script = Ended(script.spawn().context("cannot start perf script")?);
     let stdout = script.0.stdout.take().context("its standard output is a pipe")?;
-    let mut tally = Tally::default();
     let mut lines = Lines::with_names(&place.said(THREADS));
     let mut reader = BufReader::new(stdout);
     let mut line = Vec::new();
@@ -205,7 +233,7 @@ pub(super) fn read(place: &Place) -> Result<Tally> {
     while reader.read_until(b'\n', &mut line).context("cannot read what perf prints")? > 0 {
         // A thread's name may be no UTF-8.
         if let Some(event) = lines.take(String::from_utf8_lossy(&line).trim_end_matches('\n')) {
-            tally.add(event);
+            take(event);
         }
         line.clear();
         if until_look == 0 {
@@ -214,7 +242,7 @@ pub(super) fn read(place: &Place) -> Result<Tally> {
         until_look = (until_look + 1) % LINES_BETWEEN_LOOKS;
     }
     if let Some(event) = lines.end() {
-        tally.add(event);
+        take(event);
     }
     let status = script.0.wait().context("cannot wait for perf script")?;
     if !status.success() {
@@ -223,8 +251,7 @@ pub(super) fn read(place: &Place) -> Result<Tally> {
         }
         bail!("perf script failed ({status}): {}", place.said("script.err"));
     }
-    tally.finish();
-    Ok(tally)
+    Ok(())
 }
 
 impl Profile {

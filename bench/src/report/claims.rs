@@ -11,6 +11,7 @@ use crate::human;
 use crate::run::result::State;
 
 mod bars;
+mod places;
 mod ratios;
 
 const STYLE: &str = include_str!("claims/claims.css");
@@ -22,7 +23,7 @@ pub fn render(document: &Document) -> String {
         contents(page, &document.claims);
         legend(page, document);
         for (nth, entry) in document.claims.iter().enumerate() {
-            section(page, nth + 1, entry);
+            section(page, nth + 1, document, entry);
         }
         machine(page, document);
     })
@@ -45,7 +46,7 @@ fn tag(finding: Finding) -> String {
 /// A ratio with its interval, as `1.52 × (1.40 to 1.61)`.
 fn ratio(ratio: Option<f64>, interval: Option<(f64, f64)>) -> String {
     let (Some(ratio), Some((low, high))) = (ratio, interval) else { return String::new() };
-    let [ratio, low, high] = [ratio, low, high].map(human::digits);
+    let [ratio, low, high] = [ratio, low, high].map(human::ratio);
     spaced(&format!("{ratio} × ({low} to {high})"))
 }
 
@@ -112,23 +113,30 @@ fn contents(page: &mut String, claims: &[Entry]) {
 }
 
 fn legend(page: &mut String, document: &Document) {
-    let rounds = document.claims.iter().map(|entry| entry.rounds).max().unwrap_or(0);
+    let rounds = document.claims.iter().map(|entry| entry.rounds);
+    let (least, most) = (rounds.clone().min().unwrap_or(0), rounds.max().unwrap_or(0));
+    let rounds = if least == most { most.to_string() } else { format!("{least} to {most}") };
     put(
         page,
         format_args!(
             "<section>\n<h2>How to read it</h2>\n<p>Each claim is tried by arms that take turns: \
-             in every one of {rounds} rounds each arm runs once, in an order drawn anew, after a \
-             round that does not count. A bar is the median of the rounds, the thin line on it \
-             runs from the least to the most.</p>\n<p>Below the bars, arms are held against each \
+             in each of its rounds, {rounds} of them, every arm runs once, in an order drawn anew, \
+             after a round that does not count. A bar is the median of the rounds, the thin line on \
+             it runs from the least to the most.</p>\n<p>Below the bars, arms are held against each \
              other: the ratio is taken within each round, so that both share the machine’s mood. \
              The dot is the median of the ratios, the line holds it with 95 % confidence, and in \
              the shaded part the claim holds. A line that leaves the shade on one side decides \
-             nothing.</p>\n</section>\n"
+             nothing, unless both its ends are within a tenth of the bound: then the ratio is the \
+             bound’s, and on which side of it does not matter.</p>\n<p>A claim <b>holds</b> if it \
+             does in every case that was tried, and <b>depends</b> if it does in some and not in \
+             others. Where it does not hold, its arms ran once more under a profiler, and the page \
+             shows where their time goes. A ratio below a tenth is told as a fraction: 1/240 × is \
+             a 240th.</p>\n</section>\n"
         ),
     );
 }
 
-fn section(page: &mut String, number: usize, entry: &Entry) {
+fn section(page: &mut String, number: usize, document: &Document, entry: &Entry) {
     let known = claim(&entry.name);
     put(
         page,
@@ -150,6 +158,7 @@ fn section(page: &mut String, number: usize, entry: &Entry) {
             page,
             format_args!("<h3>Why it should be so</h3>\n<p>{}</p>\n", marked(known.mechanism)),
         );
+        put(page, format_args!("<h3>Where it ends</h3>\n<p>{}</p>\n", marked(known.ends)));
     }
     if entry.arms.iter().any(|arm| !arm.rounds.is_empty()) {
         put(
@@ -164,6 +173,7 @@ fn section(page: &mut String, number: usize, entry: &Entry) {
         ratios::draw(page, entry);
         *page += "</figure>\n";
     }
+    places::draw(page, document, entry);
     arms(page, entry);
     if let Some(known) = known {
         guards(page, known);
@@ -199,6 +209,7 @@ fn cases(page: &mut String, entry: &Entry) {
         let (class, mark, what) = match one.outcome {
             Outcome::Holds => ("t-holds", "✓", "holds"),
             Outcome::DoesNotHold => ("t-fails", "✗", "does not hold"),
+            Outcome::OnBound => ("t-depends", "=", "is on its bound"),
             Outcome::Undecided | Outcome::NotMeasured => ("t-none", "?", "cannot be told"),
         };
         put(

@@ -71,7 +71,7 @@ impl Layout {
         let low = shown.len() as f64 * self.row + 4.0;
         let spoken: Vec<String> = shown
             .iter()
-            .map(|one| format!("{}: {}", one.when, human::digits(one.ratio.unwrap_or_default())))
+            .map(|one| format!("{}: {}", one.when, human::ratio(one.ratio.unwrap_or_default())))
             .collect();
         put(
             text,
@@ -127,6 +127,7 @@ impl Layout {
         let class = match one.outcome {
             Outcome::Holds => "o-holds",
             Outcome::DoesNotHold => "o-fails",
+            Outcome::OnBound => "o-near",
             Outcome::Undecided | Outcome::NotMeasured => "o-open",
         };
         let [from, at, to] = [low, ratio, high].map(|ratio| self.x(axis, ratio));
@@ -138,7 +139,7 @@ impl Layout {
                  class=\"value\" x=\"{}\" y=\"{}\">{} ×</text>\n",
                 self.axis.1 + 14.0,
                 y + 4.0,
-                human::digits(ratio)
+                human::ratio(ratio)
             ),
         );
     }
