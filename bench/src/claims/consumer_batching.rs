@@ -9,6 +9,7 @@ use ringmain::types::{Isolation, Offset};
 use ringmain::{Fetch, LogHandle};
 
 use super::claim::{Arm, Claim, Guard, Meter, Ready, Slice, Stage};
+use super::lookups::seal;
 use super::rule::{Bound, Figure, Rule};
 use crate::appends::Appends;
 use crate::board::Board;
@@ -20,7 +21,7 @@ use crate::payload::Payload;
 use crate::sample::Sample;
 use crate::site::{Site, fresh_segment};
 
-/// Bytes of the log that is read: the engine keeps them in memory.
+/// Bytes of the log that is read.
 const LOG_BYTES: u64 = 8 << 20;
 
 /// Producers of the arm that appends, each with a record in flight.
@@ -91,9 +92,9 @@ pub(super) static CLAIM: Claim = Claim {
     ],
     guards: &[
         Guard {
-            what: "the disk, not the fetch, is measured",
-            how: "a log of 8 MiB that its engine still has in memory, for all arms that read; \
-                  producers have an engine of their own",
+            what: "some fetches find their bytes in memory, and others read the disk",
+            how: "the log of 8 MiB is sealed before the first round and has an engine of its own: all of its \
+                  bytes come from the disk, as they do for a consumer that is behind",
         },
         Guard {
             what: "bytes are fetched and never looked at",
@@ -121,6 +122,7 @@ fn prepare<'a>(stage: &mut Stage<'a>) -> Result<Ready<'a>> {
     let board = stage.board(CLIENTS);
     let log = reads.logs("read", 1, LOG_BYTES + (16 << 20))?.pop().context("one log")?;
     fill(&log, stage.payload, board)?;
+    seal(&log)?;
     let mut ready = Ready::of_engine(&site);
     let written = site.logs("append", 1, 0)?.pop().context("one log")?;
     let append = Append { log: written, board, meter: stage.meter(), cores: stage.cores };

@@ -76,6 +76,14 @@ pub(super) fn fill(
         bytes_max: bytes,
     };
     drive(&mut filler, &load, board).context("cannot fill a log")?;
+    seal(&log)?;
+    let records = log.watermarks_blocking()?.dirty.get() as u32;
+    ensure!(records > CLIENTS, "a log of {records} records is none to look for one in");
+    Ok(Sealed { log, records })
+}
+
+/// Seals all that is in a log, so that it is read from the disk and no more from memory.
+pub(super) fn seal(log: &LogHandle) -> Result<()> {
     log.roll_blocking().context("cannot seal a log")?;
     log.flush_blocking().context("cannot seal a log")?;
     let begin = Instant::now();
@@ -84,9 +92,7 @@ pub(super) fn fill(
         ensure!(begin.elapsed() < FILL_MAX, "the segments are not sealed");
         thread::sleep(LOOK);
     }
-    let records = log.watermarks_blocking()?.dirty.get() as u32;
-    ensure!(records > CLIENTS, "a log of {records} records is none to look for one in");
-    Ok(Sealed { log, records })
+    Ok(())
 }
 
 struct Filler<'a> {

@@ -25,7 +25,7 @@ const LOG_BYTES: u64 = 64 << 20;
 const MEMORY_BYTES: usize = 16 << 20;
 
 /// Look-ups before the rounds, evenly over the log: whatever is read of an index is then in memory, if it fits.
-const WARMING: u32 = 4000;
+const WARMING: u32 = 2000;
 
 /// Bytes of a segment where there are many.
 const SEGMENT_BYTES: u64 = 64 << 10;
@@ -156,7 +156,7 @@ pub(super) static CLAIM: Claim = Claim {
         },
         Guard {
             what: "an arm warms up while it is measured, or all it looks for is in memory at last",
-            how: "4,000 look-ups all over the log before the first round bring the index into memory; each engine \
+            how: "2,000 look-ups all over the log before the first round bring the index into memory; each engine \
                   has 16 MiB, of which one is for look-ups: too few to remember where every batch is",
         },
         Guard {

@@ -1,7 +1,7 @@
 //! This process under `perf`, started from within: what each of some things does that it does one after the other.
 //!
-//! Cheaper than a run of its own, and coarser: the kernel's callers are recorded and the program's are not, so that
-//! nothing is unwound. A sample belongs to the function that it is of, and to the part of the kernel that called it.
+//! Cheaper than a run of its own, and coarser: nothing is unwound, so that of the program the function is known that a
+//! sample is of, and of its callers only what frame pointers tell. The kernel's callers are all known.
 
 use std::fs::File;
 use std::process::{Child, Command, Stdio};
@@ -93,7 +93,7 @@ fn record(place: &Place, abilities: &Abilities) -> Result<Child> {
     perf.args(["record", "-q", "-k", "CLOCK_MONOTONIC", "-D", "-1", "-F", FREQUENCY, "-o"])
         .arg(place.path("perf.data"))
         .args(["-p", &std::process::id().to_string(), "--max-size", DATA_SIZE_MAX])
-        .args(["--call-graph", "fp", "--kernel-callchains", "-e", abilities.event])
+        .args(["--call-graph", "fp", "-e", abilities.event])
         .arg("--control")
         .arg(format!("fifo:{},{}", control.display(), ack.display()));
     // SAFETY: it takes nothing and touches no memory.

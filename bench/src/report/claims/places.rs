@@ -56,18 +56,23 @@ const FOOT: f64 = 22.0;
 #[derive(Clone, Copy)]
 enum Unit {
     Record,
+    LookUp,
     Mib,
 }
 
 impl Unit {
     fn of(entry: &Entry) -> Self {
-        let headline = claim(&entry.name).map(|claim| claim.headline);
-        if headline.is_some_and(Figure::is_of_bytes) { Self::Mib } else { Self::Record }
+        match claim(&entry.name).map(|claim| claim.headline) {
+            Some(figure) if figure.is_of_bytes() => Self::Mib,
+            Some(Figure::P50) => Self::LookUp,
+            _ => Self::Record,
+        }
     }
 
     fn name(self) -> &'static str {
         match self {
             Self::Record => "a record",
+            Self::LookUp => "a look-up",
             Self::Mib => "a MiB",
         }
     }
@@ -75,7 +80,7 @@ impl Unit {
     /// Microseconds of processor time for one.
     fn us(self, profile: &Profile) -> f64 {
         let rate = match self {
-            Self::Record => profile.records_per_s,
+            Self::Record | Self::LookUp => profile.records_per_s,
             Self::Mib => profile.mib_per_s,
         };
         profile.cpu_cores / rate.max(f64::MIN_POSITIVE) * 1e6
