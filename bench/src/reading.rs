@@ -10,7 +10,7 @@ use crate::plan::{
     BARE_COPY, BARE_PREAD, BARE_SENDFILE, BESIDE_WRITERS, FIND_OFFSET, FIND_TIME, READ_SEALED,
     WRITERS,
 };
-use crate::stats::{interval_of_median, median};
+use crate::stats::{median, rank_interval};
 
 /// From this share of the other's rate on two rows are as good as equal.
 const ALIKE: f64 = 0.9;
@@ -54,7 +54,7 @@ impl Ratio {
 
     /// The median of the rounds' ratios.
     fn of_rounds(name: &'static str, ratios: &[f64], text: &'static str) -> Option<Self> {
-        let (value, interval) = (median(ratios.iter().copied())?, interval_of_median(ratios));
+        let (value, interval) = (median(ratios.iter().copied())?, rank_interval(ratios));
         Some(Self { name, value, interval, text, percent: true })
     }
 
