@@ -181,7 +181,8 @@ fn no_partition(dir: &Path, error: &RepairError) -> anyhow::Error {
         Ok(entries) => entries.flatten(),
         Err(error) => return usage(format!("{}: {error}; name a data directory", dir.display())),
     };
-    let names = entries.map(|entry| entry.file_name().to_string_lossy().into_owned());
+    let directories = entries.filter(|entry| entry.path().is_dir());
+    let names = directories.map(|entry| entry.file_name().to_string_lossy().into_owned());
     let mut there: Vec<_> =
         names.filter(|name| PartitionName::from_directory(name).is_some()).take(20).collect();
     there.sort();

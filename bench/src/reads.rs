@@ -195,7 +195,6 @@ impl Client {
     fn connect(at: SocketAddr) -> Result<Self> {
         let stream = TcpStream::connect(at).context("cannot connect to the server")?;
         stream.set_nodelay(true)?;
-        senders::woken_by_steps(&stream)?;
         stream.set_read_timeout(Some(crate::clients::SILENCE_MAX))?;
         Ok(Self { stream, buffer: vec![0; STEP_BYTES] })
     }
@@ -292,7 +291,6 @@ impl Reads {
         let (ours, theirs) = senders::pair(Kind::Tcp).context("cannot connect")?;
         // As the engine's and its client's: the limit is that of the same sockets.
         senders::unpaced(&theirs);
-        senders::woken_by_steps(&ours)?;
         let file = File::open(&self.file)?;
         let core = self.cores.disk;
         let sender = thread::spawn(move || {

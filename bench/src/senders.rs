@@ -153,19 +153,6 @@ pub fn unpaced(socket: &File) {
     let _its_own = unsafe { libc::setsockopt(fd, level, option, name.as_ptr().cast(), bytes) };
 }
 
-/// Has a receiver over TCP woken for a step's bytes and not for each packet, with room for as many again. Else each
-/// connection falls by chance into one of two paces: both sides at work, or one always waiting to be woken.
-///
-/// # Errors
-/// If the system refuses.
-pub fn woken_by_steps(receiver: &impl AsRawFd) -> io::Result<()> {
-    let (fd, low) = (receiver.as_raw_fd(), STEP_BYTES as libc::c_int);
-    let (value, bytes) = ((&raw const low).cast(), size_of::<libc::c_int>() as libc::socklen_t);
-    // SAFETY: the option is an integer, alive across the call.
-    let set = unsafe { libc::setsockopt(fd, libc::SOL_SOCKET, libc::SO_RCVLOWAT, value, bytes) };
-    if set == 0 { Ok(()) } else { Err(io::Error::last_os_error()) }
-}
-
 /// Whether the way exists here, tried with a few bytes.
 ///
 /// # Errors
