@@ -28,7 +28,7 @@ use crate::workdir::free_bytes;
 const DATA_MIB_MAX: u64 = 2048;
 
 /// Memory for what perf has not yet written, on each processor, where root may have as much as it likes.
-pub(super) const ROOM: &str = "8M";
+const ROOM: &str = "8M";
 
 const LOOK: Duration = Duration::from_millis(20);
 
@@ -161,19 +161,34 @@ pub(super) fn record(
 }
 
 fn perf(place: &Place, pid: u32, abilities: &Abilities, flags: &Profile) -> Result<Child> {
+    attach(place, pid, abilities, |perf| {
+        perf.args(["-F", &flags.frequency.to_string(), "--call-graph", &flags.stacks()]).args([
+            "--max-size",
+            &format!("{DATA_MIB_MAX}M"),
+            "--switch-events",
+        ]);
+        if abilities.kernel {
+            perf.args(["-e", WAITS]);
+        }
+    })
+}
+
+/// Attaches perf to a process: it waits to be told when to begin. `own` gives it what not all recordings have.
+pub(super) fn attach(
+    place: &Place,
+    pid: u32,
+    abilities: &Abilities,
+    own: impl FnOnce(&mut Command),
+) -> Result<Child> {
     let said = File::create(place.path("perf.err")).context("cannot make a file")?;
     let (control, ack) = (place.path(CONTROL), place.path(ACK));
     let mut perf = Command::new("perf");
     perf.args(["record", "-q", "-k", "CLOCK_MONOTONIC", "-D", "-1", "-o"])
         .arg(place.path("perf.data"))
-        .args(["-p", &pid.to_string(), "-F", &flags.frequency.to_string()])
+        .args(["-p", &pid.to_string(), "-e", abilities.event])
         .arg("--control")
-        .arg(format!("fifo:{},{}", control.display(), ack.display()))
-        .args(["--call-graph", &flags.stacks(), "--max-size", &format!("{DATA_MIB_MAX}M")])
-        .args(["-e", abilities.event, "--switch-events"]);
-    if abilities.kernel {
-        perf.args(["-e", WAITS]);
-    }
+        .arg(format!("fifo:{},{}", control.display(), ack.display()));
+    own(&mut perf);
     // SAFETY: it takes nothing and touches no memory.
     if unsafe { libc::geteuid() } == 0 {
         perf.args(["-m", ROOM]);
@@ -205,7 +220,7 @@ fn wait(place: &Place, run: &mut Child, perf: &mut Child) -> Result<process::Exi
 }
 
 /// A group of its own: Ctrl-C is for this process, who then ends its children one after the other.
-pub(super) fn apart(command: &mut Command) -> &mut Command {
+fn apart(command: &mut Command) -> &mut Command {
     command.process_group(0)
 }
 

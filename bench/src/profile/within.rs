@@ -3,16 +3,13 @@
 //! Cheaper than a run of its own, and coarser: nothing is unwound, so that of the program the function is known that a
 //! sample is of, and of its callers only what frame pointers tell. The kernel's callers are all known.
 
-use std::fs::File;
-use std::process::{Child, Command, Stdio};
-
 use anyhow::{Context, Result};
 
 use super::perf::Abilities;
-use super::recording::{self, Ended, Place, ROOM};
+use super::recording::{self, Ended, Place};
 use super::script::Event;
 use super::tally::Tally;
-use crate::run::profiler::{ACK, CONTROL, Profiler};
+use crate::run::profiler::Profiler;
 
 /// Samples a second of each processor.
 const FREQUENCY: &str = "1997";
@@ -37,7 +34,10 @@ impl Within {
     pub fn attach() -> Result<Self> {
         let abilities = Abilities::ask()?;
         let place = Place::create()?;
-        let perf = Ended(record(&place, &abilities)?);
+        let perf = recording::attach(&place, std::process::id(), &abilities, |perf| {
+            perf.args(["-F", FREQUENCY, "--call-graph", "fp", "--max-size", DATA_SIZE_MAX]);
+        });
+        let perf = Ended(perf?);
         let attached = Profiler::attach(place.dir());
         let profiler =
             attached.with_context(|| format!("perf record {}", place.said("perf.err")))?;
@@ -86,24 +86,6 @@ impl Within {
     }
 }
 
-fn record(place: &Place, abilities: &Abilities) -> Result<Child> {
-    let said = File::create(place.path("perf.err")).context("cannot make a file")?;
-    let (control, ack) = (place.path(CONTROL), place.path(ACK));
-    let mut perf = Command::new("perf");
-    perf.args(["record", "-q", "-k", "CLOCK_MONOTONIC", "-D", "-1", "-F", FREQUENCY, "-o"])
-        .arg(place.path("perf.data"))
-        .args(["-p", &std::process::id().to_string(), "--max-size", DATA_SIZE_MAX])
-        .args(["--call-graph", "fp", "-e", abilities.event])
-        .arg("--control")
-        .arg(format!("fifo:{},{}", control.display(), ack.display()));
-    // SAFETY: it takes nothing and touches no memory.
-    if unsafe { libc::geteuid() } == 0 {
-        perf.args(["-m", ROOM]);
-    }
-    recording::apart(&mut perf).stdin(Stdio::null()).stdout(Stdio::null()).stderr(said);
-    perf.spawn().context("cannot start perf")
-}
-
 /// Seconds of the clock that perf's times are of.
 fn monotonic_s() -> f64 {
     // SAFETY: all zeros is a valid `timespec`.
@@ -136,6 +118,7 @@ mod tests {
             Ok(turns)
         });
         assert!(spun.expect("recorded") > 0);
+        // As long, and asleep: what is told apart is work, not time.
         let slept = within.during(|| {
             std::thread::sleep(busy);
             Ok(())
