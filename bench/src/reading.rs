@@ -47,9 +47,18 @@ impl Ratio {
 
     /// What it is, with its interval if it has one.
     pub fn about(&self) -> String {
-        let Some((low, high)) = self.interval else { return self.text.to_owned() };
+        format!("{}{}", self.text, self.range())
+    }
+
+    /// As people read it, with its interval if it has one.
+    fn ranged(&self) -> String {
+        format!("{}{}", self.shown(), self.range())
+    }
+
+    fn range(&self) -> String {
+        let Some((low, high)) = self.interval else { return String::new() };
         let percent = |ratio: f64| human::percent(ratio * 100.0);
-        format!("{} ({} to {})", self.text, percent(low), percent(high))
+        format!(" ({} to {})", percent(low), percent(high))
     }
 
     /// The median of the rounds' ratios.
@@ -284,22 +293,19 @@ fn sockets(rows: &Rows<'_>) -> Option<String> {
     let ratios = reads(rows);
     let of = |name| ratios.iter().flatten().find(|ratio| ratio.name == name);
     let (sendfile, faster) = (of(OF_SENDFILE)?, of(OF_FASTER)?);
-    let judged = |ratio: &Ratio, bar: f64| {
+    let told = |ratio: &Ratio, bar: f64| {
         let verdict = match ratio.reaches(bar) {
             Some(true) => "reached",
             Some(false) => "missed",
             None => "not decided by these rounds",
         };
-        format!("the bar of {} is {verdict}", human::percent(bar * 100.0))
+        format!("{}; the bar of {} is {verdict}", ratio.ranged(), human::percent(bar * 100.0))
     };
     Some(format!(
-        "Reading to a socket: sealed segments leave at {} {}; {}. They leave at {} {}; {}.",
-        sendfile.shown(),
-        sendfile.about(),
-        judged(sendfile, SENDFILE_BAR),
-        faster.shown(),
-        faster.about(),
-        judged(faster, 1.0)
+        "Reading to a socket: of what a bare sendfile loop sends, sealed segments leave at {}. Of \
+         what the faster of the bare loops sends it is {}.",
+        told(sendfile, SENDFILE_BAR),
+        told(faster, 1.0)
     ))
 }
 
