@@ -60,7 +60,7 @@ impl Cost {
             groups: since(|s| s.groups),
             durable_writes: since(|s| s.groups + s.direct_writes),
             prepared_bytes: since(|s| s.prepared_bytes),
-            waits: since(|s| s.memory_waits + s.journal_waits),
+            waits: since(|s| s.memory_waits + s.journal_waits + s.seal_waits),
             lag_bytes: after.checkpoint_lag_bytes,
             ..Self::default()
         }

@@ -45,6 +45,10 @@ pub struct Config {
     /// How long a shard spins before it sleeps, in microseconds. Default 0; 300 halves the ack of a lone
     /// client at the cost of a core.
     pub spin_us: u32,
+    /// Segment files open at once, of all shards together, 16 a shard at least; beyond that those used least recently
+    /// are closed. Default 0: as many as the system lets the process have, less 192 for all else. A process with more
+    /// files or sockets of its own says less.
+    pub files_max: usize,
     /// Bytes a second that each shard reads again of sealed segments, to find rot before a reader does
     /// ([`crate::Engine::rotten`]); 0: never. A pass over all of them begins when the engine is opened, and once a day
     /// from then on, or as soon as the one before has ended. Default 4 MiB: a terabyte in three days.
@@ -74,6 +78,7 @@ impl Config {
             read_path: None,
             backend: Backend::Auto,
             spin_us: 0,
+            files_max: 0,
             scrub_bytes_per_s: 4 << 20,
             placement: Vec::new(),
         }

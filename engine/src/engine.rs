@@ -92,7 +92,7 @@ impl Engine {
             durability: calibration.durability,
             bounds: calibration.bounds(),
             global_flush: direct && plain && config.prepare == Prepare::Prezero,
-            files_max: files_max(config.shards),
+            files_max: files_max(&config),
             retention: config.retention,
             scrub_bytes_per_s: config.scrub_bytes_per_s,
         };
@@ -503,8 +503,11 @@ pub(crate) fn random() -> u64 {
     u64::from_ne_bytes(bytes)
 }
 
-/// Open segment files of one shard: its share of what the system allows, less what all else needs.
-fn files_max(shards: usize) -> usize {
+/// Open segment files of one shard: its share of what was asked for, or of what the system allows less what all else
+/// needs.
+fn files_max(config: &Config) -> usize {
     let allowed = crate::ring::limits::raise_open_files() as usize;
-    (allowed.saturating_sub(FILES_RESERVED) / shards).max(FILES_MIN)
+    let most = allowed.saturating_sub(FILES_RESERVED);
+    let all = if config.files_max == 0 { most } else { config.files_max.min(most) };
+    (all / config.shards).max(FILES_MIN)
 }

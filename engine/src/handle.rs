@@ -357,7 +357,7 @@ impl LogHandle {
     /// # Errors
     /// [`ControlError`].
     pub fn roll(&self) -> impl Future<Output = Result<(), ControlError>> + Send + use<> {
-        self.control(|cx, id| async move { attach::roll(&cx, id) })
+        self.control(|cx, id| async move { attach::roll_in_turn(&cx, id).await })
     }
 
     /// [`LogHandle::roll`], blocking.

@@ -60,6 +60,9 @@ pub const DIRECT_GATHER_BYTES: u64 = 512 * 1024;
 /// its bytes would be written twice, and nobody would share its flush.
 pub const DIRECT_ALONE_BYTES: u64 = 128 * 1024;
 
+/// Segments of one partition in its tail: the active one, and those that wait to be sealed.
+pub const TAIL_SEGMENTS_MAX: usize = 64;
+
 /// Journaled bytes of one partition from which they are written back without waiting for a checkpoint.
 pub const WRITE_BACK_BYTES: u64 = 512 * 1024;
 

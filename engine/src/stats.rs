@@ -37,6 +37,8 @@ pub struct ShardStats {
     pub checkpoint_ns: u64,
     /// Times an append waited for memory.
     pub memory_waits: u64,
+    /// Times an append waited until segments before its own were sealed: they are small for so many bytes a second.
+    pub seal_waits: u64,
     /// Times a group waited for room in the journal, or for memory.
     pub journal_waits: u64,
     /// Segments deleted by retention or on demand, and replaced by compaction.

@@ -1,5 +1,7 @@
 //! More partitions than the process may have files open.
 
+use std::fs;
+use std::path::Path;
 use std::process::{Command, Stdio};
 
 use ringmain::error::{AppendError, OpenError};
@@ -36,6 +38,40 @@ fn a_thousand_partitions_and_few_descriptors() {
     match Engine::open(small(dir.as_ref())) {
         Ok(engine) => eprintln!("told: reopened {}", engine.partitions().len()),
         Err(error) => eprintln!("told: {error}"),
+    }
+}
+
+/// Segment files below `dir` that this process has open.
+fn open_segments(dir: &Path) -> usize {
+    let files = fs::read_dir("/proc/self/fd").unwrap();
+    let paths = files.filter_map(|file| fs::read_link(file.unwrap().path()).ok());
+    let ours =
+        |path: &Path| path.starts_with(dir) && path.extension().is_some_and(|it| it == "log");
+    paths.filter(|path| ours(path)).count()
+}
+
+#[test]
+fn no_more_segments_are_open_than_the_embedder_allows() {
+    const PARTITIONS: u32 = 200;
+    let dir = Dir::new("files-max");
+    let engine =
+        Engine::open(Config { shards: 1, files_max: 32, ..small(&dir.join("data")) }).unwrap();
+    let mut most = 0;
+    for round in 0..3 {
+        for n in 0..PARTITIONS {
+            let log = engine.log("many", n).unwrap();
+            log.append_blocking(batch([u64::from(n)], 100)).unwrap();
+            if n % 8 == 0 {
+                most = most.max(open_segments(&dir.join("data")));
+            }
+        }
+        assert_eq!(engine.partitions().len() as u32, PARTITIONS, "round {round}");
+    }
+    // Procedures under way have some more.
+    assert!((8..=64).contains(&most), "{most} of {PARTITIONS}");
+    for n in 0..PARTITIONS {
+        let marks = engine.log("many", n).unwrap().watermarks_blocking().unwrap();
+        assert_eq!(marks.durable.get(), 3, "{n}");
     }
 }
 

@@ -2,10 +2,10 @@
 
 use std::path::Path;
 
-use ringmain::types::{Isolation, Offset};
+use ringmain::types::{FlushPolicy, Isolation, Offset};
 use ringmain::{Config, Engine, LogHandle};
 
-use crate::support::{batch, everywhere, ids, read_all, verified};
+use crate::support::{Dir, batch, block_on, everywhere, ids, read_all, small, verified};
 
 fn files(dir: &Path, suffix: &str) -> usize {
     let names = std::fs::read_dir(dir).unwrap();
@@ -108,4 +108,40 @@ fn sealed_segments_are_read_by_many_at_once() {
             }
         });
     });
+}
+
+#[test]
+fn segments_that_fill_faster_than_they_are_sealed_hold_up_appends_and_are_few() {
+    const SEGMENTS: usize = 400;
+    let dir = Dir::new("roll-fast");
+    let config = Config { segment_bytes: 64 << 10, ..small(&dir.join("data")) };
+    let engine = Engine::open(config).unwrap();
+    let log = engine.log("rolled", 0).unwrap();
+    log.set_flush_policy_blocking(FlushPolicy::Os).unwrap();
+    let writers: Vec<_> = (0..4)
+        .map(|_| {
+            let log = log.clone();
+            std::thread::spawn(move || {
+                while log.segments_blocking().unwrap().len() < SEGMENTS {
+                    let appends: Vec<_> =
+                        (0..32).map(|id| log.try_append(batch([id], 1000)).unwrap()).collect();
+                    for append in appends {
+                        block_on(append).unwrap();
+                    }
+                }
+            })
+        })
+        .collect();
+    let mut most = 0;
+    while !writers.iter().all(std::thread::JoinHandle::is_finished) {
+        let segments = log.segments_blocking().unwrap();
+        most = most.max(segments.iter().filter(|segment| !segment.sealed).count());
+    }
+    for writer in writers {
+        writer.join().unwrap();
+    }
+    assert!(most <= 64, "{most} segments at once were not sealed");
+    let end = log.watermarks_blocking().unwrap().dirty.get();
+    engine.close().unwrap();
+    assert_eq!(verified(&dir.join("data")).records as i64, end);
 }

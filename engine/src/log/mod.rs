@@ -181,7 +181,7 @@ pub(crate) struct Log {
     pub(crate) stalled: bool,
     /// Whether it is being deleted: nothing waits for space on the disk on its behalf.
     pub(crate) deleting: bool,
-    /// Rolled segments that a procedure is finishing.
+    /// Rolled segments that a procedure is finishing, one after the other.
     pub(crate) sealing: u32,
     /// When it was last appended to, in monotonic nanoseconds.
     pub(crate) used_ns: u64,
@@ -364,6 +364,11 @@ impl Log {
             now_ms.saturating_sub(first) > i64::try_from(shape.roll_ms).unwrap_or(i64::MAX)
         });
         full || far || old
+    }
+
+    /// Whether another segment may be begun: those that are not sealed hold memory, and each step looks at all of them.
+    pub(crate) fn may_roll(&self) -> bool {
+        self.tail.len() < crate::limits::TAIL_SEGMENTS_MAX
     }
 
     /// Begins a new active segment at the next offset.

@@ -436,11 +436,18 @@ pub(crate) fn roll(cx: &Context, id: LogId) -> Result<(), ControlError> {
     if log.active().end() == crate::types::Pos::ZERO {
         return Ok(());
     }
-    let rolled = log.active().base();
     log.roll();
-    state.errands.push_back(Errand::Seal(id, rolled));
+    if log.sealing == 1 {
+        state.errands.push_back(Errand::Seal(id));
+    }
     state.look_at(id);
     Ok(())
+}
+
+/// The same, once no more segments wait to be sealed than may.
+pub(crate) async fn roll_in_turn(cx: &Context, id: LogId) -> Result<(), ControlError> {
+    until(cx, id, |state| state.log(id).is_none_or(|log| log.may_roll())).await?;
+    roll(cx, id)
 }
 
 /// Makes space for `bytes` more in the active segment ready.

@@ -64,11 +64,21 @@ impl State {
             return;
         }
         if let Err(request) = self.admit(request, &Arrivals::default()) {
+            self.note_shortage(&request);
             self.arrivals.requests.push_front(request);
-            self.starved_free = Some(self.arena.free_bytes());
-            self.stats.memory_waits += 1;
-            self.errand(Errand::Checkpoint);
         }
+    }
+
+    /// An append has to wait: for memory, which a checkpoint may free, or for the seals of segments before its own.
+    pub(super) fn note_shortage(&mut self, request: &Request) {
+        self.starved_free = Some(self.arena.free_bytes());
+        let roomy = self.arena.free_bytes() > self.arena.bytes() / 4;
+        if roomy && self.log(request.log).is_some_and(|log| !log.may_roll()) {
+            self.stats.seal_waits += 1;
+            return;
+        }
+        self.stats.memory_waits += 1;
+        self.errand(Errand::Checkpoint);
     }
 
     /// Ends the first append that waits for memory: nothing can free any.

@@ -334,7 +334,7 @@ impl<R: Ring, C: Clock> Shard<R, C> {
                     // A failed flush has fenced the log, which its appends are told.
                     drop(flush::flush(&cx, id).await);
                 }),
-                Errand::Seal(id, base) => self.spawn(seal::seal(cx, id, base)),
+                Errand::Seal(id) => self.spawn(seal::seal(cx, id)),
                 Errand::Reseal(id, base) => self.spawn(reseal::reseal(cx, id, base)),
                 Errand::Alarm(id) => self.spawn(flush::alarm(cx, id)),
                 Errand::Checkpoint => self.begin_checkpoint(),

@@ -1,5 +1,5 @@
-//! Finishes a rolled segment: all bytes into the file, flushed, the file cut to its data, indexes and seal beside
-//! it.
+//! Finishes rolled segments, one of a log after the other: all bytes into the file, flushed, the file cut to its data,
+//! indexes and seal beside it.
 
 use std::path::PathBuf;
 
@@ -9,9 +9,10 @@ use crate::format::crc::crc32c_append;
 use crate::format::names;
 use crate::format::seal::Seal;
 use crate::journal::LogId;
-use crate::local::Notified;
+use crate::local::{Notified, join_bounded};
 use crate::log::{Log, Mark, Sealed};
 use crate::recovery::scan::FileReader;
+use crate::segment::Segment;
 use crate::types::{Offset, Pos};
 
 use super::Context;
@@ -22,19 +23,34 @@ use super::prepare::{fence, wait_for_retry, write_when_space};
 use super::state::Errand;
 use crate::files::sync_directory;
 
-/// Seals a segment the log has rolled past.
-pub(crate) async fn seal(cx: Context, id: LogId, base: Offset) {
-    if let Err(ControlError::Disk(fault)) = try_seal(&cx, id, base).await {
-        let deleting = cx.state.borrow_mut().log(id).is_none_or(|log| log.deleting);
-        if !(deleting && fault.may_pass()) {
-            fence(&cx, id, fault);
+/// Seals the segments that the log has rolled past, until there is none. A log has one such procedure at a time: they
+/// would wait for each other, and be woken by each other's every step.
+pub(crate) async fn seal(cx: Context, id: LogId) {
+    let mut last = None;
+    while let Some(base) = rolled_behind(&cx, id, last) {
+        last = Some(base);
+        if let Err(ControlError::Disk(fault)) = try_seal(&cx, id, base).await {
+            let deleting = cx.state.borrow_mut().log(id).is_none_or(|log| log.deleting);
+            if !(deleting && fault.may_pass()) {
+                fence(&cx, id, fault);
+            }
         }
+        let mut state = cx.state.borrow_mut();
+        if let Some(log) = state.log(id) {
+            log.sealing -= 1;
+        }
+        // Appends wait that no more segments are begun than can be sealed.
+        state.starved_free = None;
+        state.progress.notify();
     }
+}
+
+/// The first segment behind the last one that was looked at, if the log has rolled past it.
+fn rolled_behind(cx: &Context, id: LogId, last: Option<Offset>) -> Option<Offset> {
     let mut state = cx.state.borrow_mut();
-    if let Some(log) = state.log(id) {
-        log.sealing -= 1;
-    }
-    state.progress.notify();
+    let mut tail = state.log(id)?.tail.iter();
+    tail.find(|segment| segment.rolled && last.is_none_or(|last| segment.base() > last))
+        .map(Segment::base)
 }
 
 async fn try_seal(cx: &Context, id: LogId, base: Offset) -> Result<(), ControlError> {
@@ -42,7 +58,7 @@ async fn try_seal(cx: &Context, id: LogId, base: Offset) -> Result<(), ControlEr
     // A recovery point under way writes the same index.
     until(cx, id, |state| state.log(id).is_none_or(|log| !log.pointing)).await?;
     let crc = whole_crc(cx, id, base).await?;
-    let (file, end, dir, files) = {
+    let (file, end, dir, (indexes, seal)) = {
         let mut state = cx.state.borrow_mut();
         let Some(log) = state.log(id) else { return Err(ControlError::Closed) };
         let dir = log.identity.dir.clone();
@@ -65,12 +81,9 @@ async fn try_seal(cx: &Context, id: LogId, base: Offset) -> Result<(), ControlEr
             compacted,
             max_timestamp,
         };
-        let files = [
-            (dir.join(names::index(base)), offsets),
-            (dir.join(names::time_index(base)), times),
-            (dir.join(names::seal(base)), seal.encode().to_vec()),
-        ];
-        (file, end, dir, files)
+        let indexes =
+            [(dir.join(names::index(base)), offsets), (dir.join(names::time_index(base)), times)];
+        (file, end, dir, (indexes, seal.encode()))
     };
     let io = |operation: &'static str| {
         move |error: std::io::Error| ControlError::Disk(Fault::new(operation, &error))
@@ -83,9 +96,14 @@ async fn try_seal(cx: &Context, id: LogId, base: Offset) -> Result<(), ControlEr
     cx.disk.run(Op::Sync { file, data_only: false }).await.map_err(io("flushing a segment"))?;
     // The recovery point is about to pass it: what recovery does not scan must be in a file.
     epochs_when_space(cx, id).await.map_err(ControlError::Disk)?;
-    for (path, bytes) in files {
-        write_when_space(cx, id, path, &bytes).await.map_err(ControlError::Disk)?;
+    let both = indexes
+        .into_iter()
+        .map(|(path, bytes)| async move { write_when_space(cx, id, path, &bytes).await });
+    for written in join_bounded(2, both).await {
+        written.map_err(ControlError::Disk)?;
     }
+    let path = dir.join(names::seal(base));
+    write_when_space(cx, id, path, &seal).await.map_err(ControlError::Disk)?;
     sync_directory(&cx.disk, dir).await.map_err(io("flushing a directory"))?;
     retire(cx, id, base).await;
     Ok(())
@@ -133,8 +151,7 @@ async fn whole_crc(cx: &Context, id: LogId, base: Offset) -> Result<u32, Control
 
 fn following(log: &Log, base: Offset) -> Offset {
     let at = log.tail.iter().position(|segment| segment.base() == base);
-    at.and_then(|at| log.tail.get(at + 1))
-        .map_or(log.watermarks().dirty, super::super::segment::Segment::base)
+    at.and_then(|at| log.tail.get(at + 1)).map_or(log.watermarks().dirty, Segment::base)
 }
 
 /// Waits until every byte is in the file, and the file open, then flushes.

@@ -69,8 +69,8 @@ pub(crate) enum Errand {
     Prepare(LogId, Offset),
     /// Flush what the policy wants flushed.
     Flush(LogId),
-    /// Finish a rolled segment.
-    Seal(LogId, Offset),
+    /// Finish rolled segments.
+    Seal(LogId),
     /// Write the indexes and the seal of a segment that a crash left without.
     Reseal(LogId, Offset),
     /// Free journal space.
@@ -232,10 +232,8 @@ impl State {
         while let Some(request) = arrivals.requests.pop_front() {
             let copied = request.copied();
             if let Err(request) = self.admit(request, &arrivals) {
+                self.note_shortage(&request);
                 arrivals.requests.push_front(request);
-                self.starved_free = Some(self.arena.free_bytes());
-                self.stats.memory_waits += 1;
-                self.errand(Errand::Checkpoint);
                 break;
             }
             arrivals.taken += copied;
@@ -268,7 +266,8 @@ impl State {
         self.next_group_bytes().saturating_sub(self.gathered_bytes).min(PATIENCE_BYTES_MAX)
     }
 
-    /// Puts an append into its log's memory, or ends it. It comes back if there is no memory.
+    /// Puts an append into its log's memory, or ends it. It comes back if there is no memory, or if too many segments
+    /// wait to be sealed.
     pub(super) fn admit(&mut self, request: Request, arrivals: &Arrivals) -> Result<(), Request> {
         let id = request.log;
         let bytes = request.bytes();
@@ -302,12 +301,16 @@ impl State {
             return Ok(());
         }
         if log.must_roll(&append, time.wall_ms) {
-            let rolled = log.active().base();
+            if !log.may_roll() {
+                return Err(request);
+            }
             let filled = log.active().end().get();
             let since = log.active().first_ms.unwrap_or(time.wall_ms);
             log.roll();
             log.active().first_bytes = super::prepare::first_bytes(filled, time.wall_ms - since);
-            self.errands.push_back(Errand::Seal(id, rolled));
+            if log.sealing == 1 {
+                self.errands.push_back(Errand::Seal(id));
+            }
         }
         if let Err(NoMemory) = log.append(&self.arena, &append, time.wall_ms) {
             return Err(request);
