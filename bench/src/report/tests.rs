@@ -10,7 +10,8 @@ use crate::env::Env;
 use crate::histogram::Latencies;
 use crate::oracle::Tally;
 use crate::random::Random;
-use crate::run::folder::{Folder, host};
+use crate::run::compare;
+use crate::run::folder::{self, Folder, host};
 use crate::run::hlog::{self, Interval};
 use crate::run::result::{
     Document, Generator, Interval as Sure, KIND, Latency, Phases, Repeat, RunResult, SCHEMA,
@@ -289,6 +290,105 @@ fn another_schema_and_another_document_are_refused() {
     assert!(told.contains("no whole JSON document"), "{told}");
     fs::remove_file(other.join("summary.json")).expect("removed");
     assert!(Run::read(&other).expect_err("none").to_string().contains("no summary.json in it"));
+}
+
+/// Where numbers of a JSON text are.
+fn numbers(text: &str) -> Vec<std::ops::Range<usize>> {
+    let mut found = Vec::new();
+    let mut begin = None;
+    for (at, byte) in text.bytes().enumerate() {
+        let inside = byte.is_ascii_digit() || matches!(byte, b'.' | b'-' | b'e' | b'+');
+        match (inside, begin) {
+            (true, None) if byte.is_ascii_digit() || byte == b'-' => begin = Some(at),
+            (false, Some(from)) => {
+                found.push(from..at);
+                begin = None;
+            }
+            _ => {}
+        }
+    }
+    found
+}
+
+/// Spoils one file of a run.
+fn spoil(dir: &Path, random: &mut Random) {
+    const STRANGE: [&str; 10] = [
+        "0",
+        "1",
+        "-1",
+        "1e308",
+        "-1e308",
+        "1e-310",
+        "0.1",
+        "18446744073709551615",
+        "-9223372036854775808",
+        "null",
+    ];
+    let name = ["summary.json", "summary.json", "summary.json", "repeat-1.hlog"];
+    let path = dir.join(name[random.below(4) as usize]);
+    let mut bytes = fs::read(&path).expect("there");
+    if bytes.is_empty() {
+        return;
+    }
+    let at = random.below(bytes.len() as u32) as usize;
+    match random.below(9) {
+        0 => bytes.truncate(at),
+        1 => bytes[at] ^= 1 << random.below(8),
+        2 => {
+            let line =
+                bytes[at..].iter().position(|byte| *byte == b'\n').map_or(at, |n| at + n + 1);
+            bytes.drain(at..line);
+        }
+        _ => {
+            let text = String::from_utf8_lossy(&bytes).into_owned();
+            let numbers = numbers(&text);
+            if numbers.is_empty() {
+                return;
+            }
+            let number = numbers[random.below(numbers.len() as u32) as usize].clone();
+            let with = STRANGE[random.below(STRANGE.len() as u32) as usize];
+            bytes = [&text[..number.start], with, &text[number.end..]].concat().into_bytes();
+        }
+    }
+    fs::write(&path, bytes).expect("written");
+}
+
+#[test]
+fn a_spoilt_run_gives_a_page_or_a_reason() {
+    let (mut pages, mut reasons) = (0, 0);
+    let scratch = Scratch::new("report-spoilt");
+    let sound = write(&scratch, 0, |_| {});
+    let other = write(&scratch, 1, |_| {});
+    let kept: Vec<_> = ["summary.json", "repeat-1.hlog"]
+        .map(|name| (other.join(name), fs::read(other.join(name)).expect("there")))
+        .into();
+    for seed in 0..400 {
+        let mut random = Random::new(seed);
+        (0..=random.below(2)).for_each(|_| spoil(&other, &mut random));
+        if let (Ok(a), Ok(b)) = (folder::summary(&sound), folder::summary(&other)) {
+            compare::obstacles(&a, &b);
+            compare::differences(&a, &b);
+        }
+        match [&sound, &other].map(|dir| Run::read(dir)) {
+            [Ok(a), Ok(b)] => {
+                let runs = Runs::new(vec![a, b]);
+                let page = runs.render();
+                runs.picture();
+                assert!(page.ends_with("</html>\n"), "seed {seed}");
+                assert!(!page.contains("NaN") && !page.contains("\"inf"), "seed {seed}");
+                pages += 1;
+            }
+            [_, Err(error)] => {
+                assert!(!error.to_string().is_empty(), "seed {seed}");
+                reasons += 1;
+            }
+            [Err(error), _] => panic!("seed {seed}: the sound one: {error}"),
+        }
+        for (path, bytes) in &kept {
+            fs::write(path, bytes).expect("written");
+        }
+    }
+    assert!(pages > 50 && reasons > 50, "{pages} pages and {reasons} reasons");
 }
 
 /// The page of twenty runs is below 2 MB, and rendering it, once runs are read, takes less than a second even without

@@ -93,6 +93,20 @@ fn is_worse(found: &Difference, more_is_better: bool, limit: f64) -> bool {
     found.is_significant() && loss > limit
 }
 
+/// How the figures of two runs differ, and whether more of each is better; those that both have.
+pub(crate) fn differences(a: &Document, b: &Document) -> Vec<(&'static str, bool, Difference)> {
+    let values = |document: &Document, figure| {
+        document.result.repeats.iter().map(figure).collect::<Vec<f64>>()
+    };
+    FIGURES
+        .into_iter()
+        .filter_map(|(name, figure, more_is_better)| {
+            let found = difference(&values(a, figure), &values(b, figure))?;
+            Some((name, more_is_better, found))
+        })
+        .collect()
+}
+
 /// Both summaries.
 fn read(flags: &Compare) -> Result<(Document, Document)> {
     let both = (folder::summary(&flags.a)?, folder::summary(&flags.b)?);
@@ -113,18 +127,17 @@ fn read(flags: &Compare) -> Result<(Document, Document)> {
 pub fn run(flags: &Compare) -> Result<Verdict> {
     let (a, b) = read(flags)?;
     let obstacles = obstacles(&a, &b);
-    let mut rows = Vec::new();
-    let mut worse = Vec::new();
-    for (name, figure, more_is_better) in FIGURES {
-        let values = |d: &Document| d.result.repeats.iter().map(figure).collect::<Vec<f64>>();
-        let Some(found) = difference(&values(&a), &values(&b)) else { continue };
-        if flags.fail_on.is_some_and(|limit| is_worse(&found, more_is_better, limit)) {
-            worse.push(name);
-        }
-        rows.push((name, found));
-    }
+    let rows = differences(&a, &b);
+    let is_bad = |found: &Difference, more_is_better| {
+        flags.fail_on.is_some_and(|limit| is_worse(found, more_is_better, limit))
+    };
+    let worse: Vec<&str> = rows
+        .iter()
+        .filter(|(_, more_is_better, found)| is_bad(found, *more_is_better))
+        .map(|(name, ..)| *name)
+        .collect();
     if flags.json {
-        let figures = rows.iter().map(|(name, found)| {
+        let figures = rows.iter().map(|(name, _, found)| {
             json!({"name": name, "change": found.change, "interval": found.interval,
                    "significant": found.is_significant()})
         });
@@ -135,7 +148,7 @@ pub fn run(flags: &Compare) -> Result<Verdict> {
         });
         output::print(&(serde_json::to_string_pretty(&document)? + "\n"))?;
     } else {
-        let row = |(name, found): &(&str, Difference)| {
+        let row = |(name, _, found): &(&str, bool, Difference)| {
             let [low, high] = found.interval.map(|share| share * 100.0);
             let word = if found.is_significant() { "differs" } else { "no difference shown" };
             let change = found.change * 100.0;
