@@ -54,6 +54,8 @@ pub(crate) struct Segment {
     /// Whether all of its file is written extents that this opening prepared: then a flush of the device alone
     /// makes overwrites durable.
     pub(crate) overwrites: bool,
+    /// Whether a procedure has begun to seal it.
+    pub(crate) seal_begun: bool,
     /// Whether its file is cut to its data and has its indexes and seal.
     pub(crate) sealed: bool,
     /// How much space is readied at first, by the rate of the segment before it.
@@ -120,6 +122,7 @@ impl Segment {
             crc: (was.end == Pos::ZERO).then_some(0),
             summed: was.end,
             overwrites: was.end == Pos::ZERO && was.prepared == Pos::ZERO,
+            seal_begun: false,
             sealed: false,
             first_bytes: PREPARE_BYTES_MIN,
             prepare_goal: Pos::ZERO,

@@ -26,9 +26,7 @@ use crate::files::sync_directory;
 /// Seals the segments that the log has rolled past, until there is none. A log has one such procedure at a time: they
 /// would wait for each other, and be woken by each other's every step.
 pub(crate) async fn seal(cx: Context, id: LogId) {
-    let mut last = None;
-    while let Some(base) = rolled_behind(&cx, id, last) {
-        last = Some(base);
+    while let Some(base) = begin_next(&cx, id) {
         if let Err(ControlError::Disk(fault)) = try_seal(&cx, id, base).await {
             let deleting = cx.state.borrow_mut().log(id).is_none_or(|log| log.deleting);
             if !(deleting && fault.may_pass()) {
@@ -45,12 +43,13 @@ pub(crate) async fn seal(cx: Context, id: LogId) {
     }
 }
 
-/// The first segment behind the last one that was looked at, if the log has rolled past it.
-fn rolled_behind(cx: &Context, id: LogId, last: Option<Offset>) -> Option<Offset> {
+/// The first segment that the log has rolled past and nobody has begun to seal. Each is begun once.
+fn begin_next(cx: &Context, id: LogId) -> Option<Offset> {
     let mut state = cx.state.borrow_mut();
-    let mut tail = state.log(id)?.tail.iter();
-    tail.find(|segment| segment.rolled && last.is_none_or(|last| segment.base() > last))
-        .map(Segment::base)
+    let mut tail = state.log(id)?.tail.iter_mut();
+    let segment = tail.find(|segment| segment.rolled && !segment.seal_begun)?;
+    segment.seal_begun = true;
+    Some(segment.base())
 }
 
 async fn try_seal(cx: &Context, id: LogId, base: Offset) -> Result<(), ControlError> {
