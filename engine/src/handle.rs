@@ -352,7 +352,8 @@ impl LogHandle {
         block_on(self.flush())
     }
 
-    /// Begins a new segment with the next append, unless the active one is empty.
+    /// Begins a new segment with the next append, unless the active one is empty. Waits while as many segments as may
+    /// ([`TAIL_SEGMENTS_MAX`](crate::limits::TAIL_SEGMENTS_MAX)) are not sealed yet.
     ///
     /// # Errors
     /// [`ControlError`].

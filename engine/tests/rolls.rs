@@ -112,12 +112,18 @@ fn sealed_segments_are_read_by_many_at_once() {
 
 #[test]
 fn segments_that_fill_faster_than_they_are_sealed_hold_up_appends_and_are_few() {
+    for policy in [FlushPolicy::Os, FlushPolicy::Group] {
+        fill_fast(policy);
+    }
+}
+
+fn fill_fast(policy: FlushPolicy) {
     const SEGMENTS: usize = 400;
     let dir = Dir::new("roll-fast");
     let config = Config { segment_bytes: 64 << 10, ..small(&dir.join("data")) };
     let engine = Engine::open(config).unwrap();
     let log = engine.log("rolled", 0).unwrap();
-    log.set_flush_policy_blocking(FlushPolicy::Os).unwrap();
+    log.set_flush_policy_blocking(policy).unwrap();
     let writers: Vec<_> = (0..4)
         .map(|_| {
             let log = log.clone();
@@ -140,7 +146,7 @@ fn segments_that_fill_faster_than_they_are_sealed_hold_up_appends_and_are_few() 
     for writer in writers {
         writer.join().unwrap();
     }
-    assert!(most <= 64, "{most} segments at once were not sealed");
+    assert!(most <= 64, "{policy:?}: {most} segments at once were not sealed");
     let end = log.watermarks_blocking().unwrap().dirty.get();
     engine.close().unwrap();
     assert_eq!(verified(&dir.join("data")).records as i64, end);

@@ -181,8 +181,8 @@ pub(crate) struct Log {
     pub(crate) stalled: bool,
     /// Whether it is being deleted: nothing waits for space on the disk on its behalf.
     pub(crate) deleting: bool,
-    /// Rolled segments that a procedure is finishing, one after the other.
-    pub(crate) sealing: u32,
+    /// Whether a procedure is finishing rolled segments, one after the other.
+    pub(crate) sealing: bool,
     /// When it was last appended to, in monotonic nanoseconds.
     pub(crate) used_ns: u64,
     /// Reads and flushes of files under way: the files are neither cut nor replaced.
@@ -252,7 +252,7 @@ impl Log {
             flushing: false,
             stalled: false,
             deleting: false,
-            sealing: 0,
+            sealing: false,
             used_ns: 0,
             readers: 0,
             cuts: 0,
@@ -371,16 +371,16 @@ impl Log {
         self.tail.len() < crate::limits::TAIL_SEGMENTS_MAX
     }
 
-    /// Begins a new active segment at the next offset.
-    pub(crate) fn roll(&mut self) {
+    /// Begins a new active segment at the next offset. Whether a procedure that seals is to be begun, too.
+    pub(crate) fn roll(&mut self) -> bool {
         let (next, shape) = (self.next, self.shape);
         let active = self.active();
         assert!(active.base() < next, "only a segment with records is rolled");
         active.rolled = true;
         active.index.finish();
-        self.sealing += 1;
         let index = Index::new(next, shape.index_interval);
         self.tail.push_back(Segment::new(next, shape.block, index));
+        !std::mem::replace(&mut self.sealing, true)
     }
 
     /// Checks whether an append can be taken at all.

@@ -436,8 +436,7 @@ pub(crate) fn roll(cx: &Context, id: LogId) -> Result<(), ControlError> {
     if log.active().end() == crate::types::Pos::ZERO {
         return Ok(());
     }
-    log.roll();
-    if log.sealing == 1 {
+    if log.roll() {
         state.errands.push_back(Errand::Seal(id));
     }
     state.look_at(id);

@@ -94,7 +94,7 @@ async fn quiesce(cx: &Context, id: LogId) -> Result<(), ControlError> {
                 || log.readers > 0
                 || log.flushing
                 || log.pointing
-                || log.sealing > 0
+                || log.sealing
                 || !log.keep.is_idle()
                 || log.tail.iter().any(|segment| segment.preparing);
             if !busy {

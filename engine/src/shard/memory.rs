@@ -8,6 +8,15 @@ use crate::log::{Access, Log};
 use super::inbox::{Arrivals, Request};
 use super::state::{Errand, State};
 
+/// What an append waits for.
+#[derive(Clone, Copy, Debug)]
+pub(super) enum Shortage {
+    /// Memory of the arena.
+    Memory,
+    /// Seals of segments before its own.
+    Seals,
+}
+
 impl State {
     /// A checkpoint has ended: see whether another is due, and whether anybody waits in vain.
     pub(crate) fn after_checkpoint(&mut self, freed: bool) {
@@ -37,7 +46,7 @@ impl State {
         let moves = |log: &Log| {
             !log.stalled
                 && matches!(log.access, Access::Open | Access::Cutting)
-                && (log.flushing || log.sealing > 0 || log.tail.iter().any(|s| s.preparing))
+                && (log.flushing || log.sealing || log.tail.iter().any(|s| s.preparing))
         };
         gathers
             || !self.work.is_empty()
@@ -63,22 +72,22 @@ impl State {
             self.arrivals.requests.push_back(request);
             return;
         }
-        if let Err(request) = self.admit(request, &Arrivals::default()) {
-            self.note_shortage(&request);
+        if let Err((request, shortage)) = self.admit(request, &Arrivals::default()) {
+            self.note_shortage(shortage);
             self.arrivals.requests.push_front(request);
         }
     }
 
-    /// An append has to wait: for memory, which a checkpoint may free, or for the seals of segments before its own.
-    pub(super) fn note_shortage(&mut self, request: &Request) {
+    /// An append has to wait: a checkpoint may free memory, and seals come by themselves.
+    pub(super) fn note_shortage(&mut self, shortage: Shortage) {
         self.starved_free = Some(self.arena.free_bytes());
-        let roomy = self.arena.free_bytes() > self.arena.bytes() / 4;
-        if roomy && self.log(request.log).is_some_and(|log| !log.may_roll()) {
-            self.stats.seal_waits += 1;
-            return;
+        match shortage {
+            Shortage::Memory => {
+                self.stats.memory_waits += 1;
+                self.errand(Errand::Checkpoint);
+            }
+            Shortage::Seals => self.stats.seal_waits += 1,
         }
-        self.stats.memory_waits += 1;
-        self.errand(Errand::Checkpoint);
     }
 
     /// Ends the first append that waits for memory: nothing can free any.

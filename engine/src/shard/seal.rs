@@ -33,21 +33,20 @@ pub(crate) async fn seal(cx: Context, id: LogId) {
                 fence(&cx, id, fault);
             }
         }
-        let mut state = cx.state.borrow_mut();
-        if let Some(log) = state.log(id) {
-            log.sealing -= 1;
-        }
-        // Appends wait that no more segments are begun than can be sealed.
-        state.starved_free = None;
-        state.progress.notify();
     }
 }
 
-/// The first segment that the log has rolled past and nobody has begun to seal. Each is begun once.
+/// The first segment that the log has rolled past and nobody has begun to seal. Each is begun once. With none the
+/// procedure is over.
 fn begin_next(cx: &Context, id: LogId) -> Option<Offset> {
     let mut state = cx.state.borrow_mut();
-    let mut tail = state.log(id)?.tail.iter_mut();
-    let segment = tail.find(|segment| segment.rolled && !segment.seal_begun)?;
+    // An append may wait until the one before was sealed.
+    state.starved_free = None;
+    state.progress.notify();
+    let log = state.log(id)?;
+    let next = log.tail.iter_mut().find(|segment| segment.rolled && !segment.seal_begun);
+    log.sealing = next.is_some();
+    let segment = next?;
     segment.seal_begun = true;
     Some(segment.base())
 }

@@ -28,6 +28,7 @@ use super::Context;
 use super::fetch::waiters::Waiters;
 use super::groups::{Chosen, Forced};
 use super::inbox::{Arrivals, Body, Call, Inbox, Request};
+use super::memory::Shortage;
 use super::stopwatch::Stopwatch;
 use super::writes::{InFlight, Writes};
 use crate::local::Notify;
@@ -231,8 +232,8 @@ impl State {
         self.starved_free = None;
         while let Some(request) = arrivals.requests.pop_front() {
             let copied = request.copied();
-            if let Err(request) = self.admit(request, &arrivals) {
-                self.note_shortage(&request);
+            if let Err((request, shortage)) = self.admit(request, &arrivals) {
+                self.note_shortage(shortage);
                 arrivals.requests.push_front(request);
                 break;
             }
@@ -266,13 +267,14 @@ impl State {
         self.next_group_bytes().saturating_sub(self.gathered_bytes).min(PATIENCE_BYTES_MAX)
     }
 
-    /// Puts an append into its log's memory, or ends it. It comes back if there is no memory, or if too many segments
-    /// wait to be sealed.
-    pub(super) fn admit(&mut self, request: Request, arrivals: &Arrivals) -> Result<(), Request> {
-        let id = request.log;
-        let bytes = request.bytes();
-        let closed = self.closing;
-        let time = self.time;
+    /// Puts an append into its log's memory, or ends it. It comes back if it has to wait.
+    pub(super) fn admit(
+        &mut self,
+        request: Request,
+        arrivals: &Arrivals,
+    ) -> Result<(), (Request, Shortage)> {
+        let (id, bytes) = (request.log, request.bytes());
+        let (closed, time) = (self.closing, self.time);
         let Some(log) = self.logs.get_mut(id.0 as usize).and_then(Option::as_deref_mut) else {
             self.refuse(request, AppendError::Closed);
             return Ok(());
@@ -302,18 +304,17 @@ impl State {
         }
         if log.must_roll(&append, time.wall_ms) {
             if !log.may_roll() {
-                return Err(request);
+                return Err((request, Shortage::Seals));
             }
             let filled = log.active().end().get();
             let since = log.active().first_ms.unwrap_or(time.wall_ms);
-            log.roll();
-            log.active().first_bytes = super::prepare::first_bytes(filled, time.wall_ms - since);
-            if log.sealing == 1 {
+            if log.roll() {
                 self.errands.push_back(Errand::Seal(id));
             }
+            log.active().first_bytes = super::prepare::first_bytes(filled, time.wall_ms - since);
         }
         if let Err(NoMemory) = log.append(&self.arena, &append, time.wall_ms) {
-            return Err(request);
+            return Err((request, Shortage::Memory));
         }
         if let Body::Moved(buffer) = request.body {
             log.keep_buffer(buffer);
