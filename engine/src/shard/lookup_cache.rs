@@ -29,8 +29,8 @@ pub(crate) enum Part {
     Times(u32),
     /// How many entries the two indexes have.
     Counts,
-    /// The batches from a position on that the index names.
-    Batches(Pos),
+    /// Consecutive batches, the first of which holds this offset or follows it. To be got by [`LookupCache::batch`].
+    Batches(Offset),
 }
 
 /// A batch: the last of its offsets, and where it is.
@@ -120,6 +120,17 @@ impl LookupCache {
         let held = self.segments.get_mut(&segment)?.get_mut(&part)?;
         held.used = true;
         Some(held.memo.clone())
+    }
+
+    /// The batch that holds `offset`, or the next one if compaction took that away.
+    pub(crate) fn batch(&mut self, segment: Segment, offset: Offset) -> Option<Extent> {
+        let parts = self.segments.get_mut(&segment)?;
+        let (_, held) =
+            parts.range_mut(Part::Batches(Offset::ZERO)..=Part::Batches(offset)).next_back()?;
+        let Memo::Batches(batches) = &held.memo else { unreachable!("a part is of one kind") };
+        let found = batches.get(batches.partition_point(|batch| batch.last < offset)).copied();
+        held.used |= found.is_some();
+        found
     }
 
     /// What changes whenever something is forgotten: taken before what is to be remembered is read.
@@ -231,6 +242,41 @@ mod tests {
         // What is larger than all of it has no place.
         put(&mut cache, SEGMENT, Part::Counts, 10_000);
         assert!(!there(&mut cache, Part::Counts) && cache.bytes <= cache.bytes_max);
+    }
+
+    #[test]
+    fn a_batch_is_found_by_any_offset_that_leads_to_it_and_no_other() {
+        let mut cache = LookupCache::new(1 << 20);
+        let extent = |(first, last): &(i64, i64)| Extent {
+            first: Offset::new(*first),
+            last: Offset::new(*last),
+            pos: Pos::new(*first as u64 * 100),
+            bytes: 100,
+        };
+        let mut put = |from: i64, batches: &[(i64, i64)]| {
+            let stamp = cache.stamp();
+            let memo = Memo::Batches(batches.iter().map(extent).collect());
+            cache.put(SEGMENT, Part::Batches(Offset::new(from)), (memo, stamp));
+        };
+        // Compaction took 0 to 4, 8 and 9, and 20 to 29.
+        put(2, &[(5, 7), (10, 12)]);
+        put(30, &[(30, 30)]);
+        let stamp = cache.stamp();
+        cache.put(SEGMENT, Part::Counts, (Memo::Counts([None; 2]), stamp));
+        let mut first = |offset| cache.batch(SEGMENT, Offset::new(offset)).map(|it| it.first.get());
+        let asked = [0, 1, 2, 5, 7, 8, 10, 12, 13, 29, 30, 31];
+        let found = asked.map(&mut first);
+        let noted = Some::<i64>;
+        let holds = [None, None, noted(5), noted(5), noted(5), noted(10), noted(10), noted(10)];
+        assert_eq!(found[..8], holds);
+        assert_eq!(
+            found[8..],
+            [None, None, noted(30), None],
+            "what lies between two runs is not known"
+        );
+        assert_eq!(cache.batch((LogId(0), Offset::new(9)), Offset::new(10)), None);
+        cache.forget(SEGMENT);
+        assert_eq!(cache.batch(SEGMENT, Offset::new(5)), None);
     }
 
     #[test]

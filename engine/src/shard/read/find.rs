@@ -16,7 +16,7 @@ use crate::shard::lookup_cache::{Extent, Memo, Part};
 use crate::types::{BatchFound, Isolation, Offset, Pos};
 
 use super::known::{know, known};
-use super::locate::{Place, Source, bound, locate, noted};
+use super::locate::{Place, Source, bound, locate, seek_by_index};
 use super::lookup;
 use super::walk::Walk;
 use super::{Reader, deleted};
@@ -49,9 +49,12 @@ async fn find_offset_once(
 ) -> Result<Option<BatchFound>, ReadError> {
     let mut offset = offset;
     while let Some(place) = locate(cx, id, offset, isolation)? {
-        let place = floor(cx, id, place, offset).await?;
-        if let Some(extent) = scan(cx, id, place, offset).await? {
-            let Extent { first, last, pos, bytes } = extent;
+        let noted = cx.files.lookups().batch((id, place.base), offset);
+        let found = match noted {
+            Some(extent) => Some(extent),
+            None => scan(cx, id, seek_by_index(cx, id, place, offset).await?, offset).await?,
+        };
+        if let Some(Extent { first, last, pos, bytes }) = found {
             let segment = place.base;
             return Ok(Some(BatchFound { first, last, segment, pos: pos.get(), bytes }));
         }
@@ -61,16 +64,6 @@ async fn find_offset_once(
     Ok(None)
 }
 
-/// The place of the index entry before the offset.
-async fn floor(cx: &Context, id: LogId, place: Place, offset: Offset) -> Result<Place, ReadError> {
-    if place.source == Source::Tail {
-        return Ok(place);
-    }
-    let place = known(cx, id, place).await?;
-    let pos = lookup::floor(cx, id, place.base, offset).await?;
-    Ok(Place { pos: if place.end.is_some_and(|end| pos < end) { pos } else { Pos::ZERO }, ..place })
-}
-
 /// The batch that holds `offset`, at most an index interval behind the place. What is passed on the way is noted.
 async fn scan(
     cx: &Context,
@@ -78,9 +71,6 @@ async fn scan(
     place: Place,
     offset: Offset,
 ) -> Result<Option<Extent>, ReadError> {
-    if let Some(extent) = noted(cx, id, &place, offset) {
-        return Ok(Some(extent));
-    }
     let mut walk = Walk::new(cx, id, place, (offset, scan_bytes(cx)));
     let interval = u64::from(cx.state.borrow().settings.shape.index_interval);
     let mut passed: Vec<Extent> = Vec::new();
@@ -103,9 +93,10 @@ async fn scan(
     // What is not durable may be taken back, and another batch be put in its place. A long way was gone for want of an
     // index, which is being written.
     passed.retain(|batch| durable.is_some_and(|durable| batch.last < durable));
-    if !far && walk.begin() == place.pos && (1..=NOTED_BATCHES_MAX).contains(&passed.len()) {
+    if let Some(first) = passed.first().filter(|_| !far && passed.len() <= NOTED_BATCHES_MAX) {
+        let part = Part::Batches(first.first.min(offset));
         let memo = Memo::Batches(Rc::from(passed));
-        cx.files.lookups().put((id, place.base), Part::Batches(place.pos), (memo, place.stamp));
+        cx.files.lookups().put((id, place.base), part, (memo, place.stamp));
     }
     Ok(found)
 }
@@ -232,7 +223,9 @@ async fn search(
 ) -> Result<Option<Vec<u8>>, ReadError> {
     let (mut hint, place) = begin(cx, id, place, (from, timestamp)).await?;
     let before = hint.map_or(from, |(_, offset)| offset);
-    let mut walk = Walk::new(cx, id, place, (before, scan_bytes(cx)));
+    // Of the two batches that are looked at as a rule, the second one as a whole.
+    let want = (2 * scan_bytes(cx)).min(LOOKUP_READ_BYTES_MAX);
+    let mut walk = Walk::new(cx, id, place, (before, want));
     loop {
         let next = walk.next().await?;
         let behind = next.is_none_or(|(extent, _)| hint.is_some_and(|hint| extent.last >= hint.1));
@@ -243,7 +236,7 @@ async fn search(
         {
             // No such batch: what the index says of those before it is worth nothing.
             lookup::doubt(cx, id, place.base);
-            walk = Walk::new(cx, id, Place { pos: Pos::ZERO, ..place }, (from, scan_bytes(cx)));
+            walk = Walk::new(cx, id, Place { pos: Pos::ZERO, ..place }, (from, want));
             continue;
         }
         let Some((extent, header)) = next else { return Ok(None) };
@@ -276,7 +269,5 @@ async fn begin(
     // One before the beginning can not be held against its batch, and is not needed.
     let hint = hint.filter(|(_, offset)| *offset > from);
     let offset = hint.map_or(from, |(_, offset)| offset);
-    let pos = lookup::floor(cx, id, place.base, offset).await?;
-    let pos = if place.end.is_some_and(|end| pos < end) { pos } else { Pos::ZERO };
-    Ok((hint, Place { pos, ..place }))
+    Ok((hint, seek_by_index(cx, id, place, offset).await?))
 }

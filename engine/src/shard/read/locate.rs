@@ -5,7 +5,7 @@ use crate::journal::LogId;
 use crate::log::begun_by;
 use crate::segment::Segment;
 use crate::shard::Context;
-use crate::shard::lookup_cache::{Extent, Memo, Part, Stamp};
+use crate::shard::lookup_cache::Stamp;
 use crate::types::{Isolation, Offset, Pos, Watermarks};
 
 use super::known::known;
@@ -113,24 +113,32 @@ pub(crate) async fn seek(
     place: Place,
     offset: Offset,
 ) -> Result<Place, ReadError> {
-    let mut place = place;
-    if place.source == Source::Sealed {
-        place = known(cx, id, place).await?;
-        let pos = lookup::floor(cx, id, place.base, offset).await?;
-        place.pos = if place.end.is_some_and(|end| pos < end) { pos } else { Pos::ZERO };
-    }
     // What compaction left of the offsets may begin behind it.
-    if let Some(extent) = noted(cx, id, &place, offset).filter(|batch| batch.first <= offset) {
-        place.pos = extent.pos;
+    let noted = cx.files.lookups().batch((id, place.base), offset);
+    let noted = noted.filter(|batch| batch.first <= offset).map(|batch| batch.pos);
+    match noted {
+        Some(pos) if place.source == Source::Sealed => {
+            Ok(Place { pos, ..known(cx, id, place).await? })
+        }
+        Some(pos) => Ok(Place { pos, ..place }),
+        None => seek_by_index(cx, id, place, offset).await,
     }
-    Ok(place)
 }
 
-/// The batch that holds `offset`, if a lookup that began at the place noted it.
-pub(super) fn noted(cx: &Context, id: LogId, place: &Place, offset: Offset) -> Option<Extent> {
-    let part = Part::Batches(place.pos);
-    let memo = cx.files.lookups().get((id, place.base), part)?;
-    let Memo::Batches(batches) = memo else { unreachable!("a part is of one kind") };
-    let at = batches.partition_point(|batch| batch.last < offset);
-    batches.get(at).copied()
+/// As [`seek`], by the index alone.
+///
+/// # Errors
+/// As [`seek`].
+pub(super) async fn seek_by_index(
+    cx: &Context,
+    id: LogId,
+    place: Place,
+    offset: Offset,
+) -> Result<Place, ReadError> {
+    if place.source == Source::Tail {
+        return Ok(place);
+    }
+    let place = known(cx, id, place).await?;
+    let pos = lookup::floor(cx, id, place.base, offset).await?;
+    Ok(Place { pos: if place.end.is_some_and(|end| pos < end) { pos } else { Pos::ZERO }, ..place })
 }

@@ -42,11 +42,6 @@ impl<'a> Walk<'a> {
         Self { cx, id, place, from, want, buffer, pos, begin: pos, next }
     }
 
-    /// Where the walk began: not where it was to, if that was wrong.
-    pub(super) fn begin(&self) -> Pos {
-        self.begin
-    }
-
     /// The next batch before the place's limit, not yet validated; `None` at the segment's end.
     ///
     /// # Errors
