@@ -32,9 +32,11 @@ const PAYLOAD_BYTES: usize = 32 << 20;
 /// A turn's warm-up, as a share of it.
 const WARM_UP: f64 = 0.2;
 
-/// For larger requests fio gets its buffers in huge pages, as `device` has them. Of small pages a request is so many
-/// pieces that the disk takes longer, and one of 1 MiB is more pieces than many disks take at once: the kernel then
-/// cuts it in two. Small requests have few pieces, and fit the memory that an ordinary user may lock.
+/// Bytes of fio's buffers together, at least: two huge pages, of which one is whole wherever they begin, and no more
+/// than an ordinary user may lock.
+const BUFFERS_BYTES_MIN: usize = 2 * HUGE_PAGE_BYTES;
+
+/// Requests that leave room behind each buffer, in [`BUFFERS_BYTES_MIN`], at any depth measured.
 const SMALL_BYTES: usize = 64 << 10;
 
 /// Bytes of a huge page.
@@ -203,22 +205,28 @@ fn by_device(device: &mut Device<AnyRing>, job: &Job, time: Duration, core: usiz
 fn by_fio(file: &Path, job: &Job, time: Duration, core: usize) -> Result<Said> {
     let mut command = Command::new("fio");
     command.args(["--name=device", "--ioengine=io_uring", "--rw=write", "--direct=1", "--thread"]);
-    // As `device` does: buffers and the file known to the kernel, bytes that differ, the file as it is.
-    command.args(["--fixedbufs=1", "--registerfiles=1", "--scramble_buffers=1", "--overwrite=1"]);
+    // As `device` does: buffers and the file known to the kernel, bytes that are as they were made, the file as it is.
+    command.args(["--fixedbufs=1", "--registerfiles=1", "--scramble_buffers=0", "--overwrite=1"]);
     command.args(["--time_based=1", "--output-format=json", "--percentile_list=50"]);
     // Latency from the submission on, and not from when the kernel has it.
     command.args(["--clat_percentiles=0", "--lat_percentiles=1"]);
     command.arg(format!("--filename={}", file.display()));
     command.arg(format!("--size={FILE_BYTES}"));
-    if job.request_bytes > SMALL_BYTES {
-        // glibc asks for huge pages, which the memory has but for what is left at its two ends: the first buffer begins
-        // behind one, and each has room behind it, because fio makes it as large as a read would be.
-        command.env("GLIBC_TUNABLES", "glibc.malloc.hugetlb=1");
-        command.arg(format!("--iomem_align={HUGE_PAGE_BYTES}"));
-        command.arg(format!("--bs={},{}", job.request_bytes + HUGE_PAGE_BYTES, job.request_bytes));
+    // Buffers in huge pages, as `device` has them. Of small pages a request is so many pieces that the disk takes
+    // longer, and one of 1 MiB is more pieces than many disks take at once: the kernel then cuts it in two. glibc asks
+    // for huge pages, which the memory has but for what is left at its two ends: the first buffer begins behind one,
+    // and there is room behind the last, because fio makes each as large as a read would be.
+    command.env("GLIBC_TUNABLES", "glibc.malloc.hugetlb=1");
+    command.arg(format!("--iomem_align={HUGE_PAGE_BYTES}"));
+    let room = if job.request_bytes > SMALL_BYTES {
+        job.request_bytes + HUGE_PAGE_BYTES
     } else {
-        command.arg(format!("--bs={}", job.request_bytes));
-    }
+        BUFFERS_BYTES_MIN / job.depth
+    };
+    command.arg(format!("--bs={room},{}", job.request_bytes));
+    // What has completed is taken at once, and as much submitted by one call: the kernel then merges neighbours.
+    command.arg(format!("--iodepth_batch_submit={}", job.depth));
+    command.arg(format!("--iodepth_batch_complete_max={}", job.depth));
     command.arg(format!("--iodepth={}", job.depth));
     command.arg(format!("--runtime={}ms", time.as_millis()));
     command.arg(format!("--ramp_time={}ms", time.mul_f64(WARM_UP).as_millis()));

@@ -90,6 +90,15 @@ pub const PREPARE_AHEAD_MS: u64 = 250;
 /// Segments of a shard that are prepared at once.
 pub const PREPARERS_MAX: usize = 8;
 
+/// Zeros that are written of a segment in a millisecond while nothing comes to it, in bytes.
+pub const PREZERO_BYTES_PER_MS_MIN: u64 = 256 * 1024;
+
+/// Zeros that are written before they are due, in bytes: what becomes due between two looks.
+pub const PREZERO_BYTES_AT_ONCE: u64 = 2 * 1024 * 1024;
+
+/// How often it is looked whether more zeros are due.
+pub const PREZERO_LOOK_NS: u64 = 500_000;
+
 /// Writes of zeros in flight per segment that is being prepared.
 pub const PREZERO_WRITES_IN_FLIGHT: usize = 2;
 

@@ -10,7 +10,8 @@ use crate::files::{sync_directory, write_small};
 use crate::format::names;
 use crate::journal::LogId;
 use crate::limits::{
-    FULL_RETRY_NS, PREPARE_AHEAD_MS, PREPARE_BYTES_MAX, PREPARE_BYTES_MIN, PREZERO_WRITES_IN_FLIGHT,
+    FULL_RETRY_NS, PREPARE_AHEAD_MS, PREPARE_BYTES_MAX, PREPARE_BYTES_MIN, PREZERO_BYTES_AT_ONCE,
+    PREZERO_BYTES_PER_MS_MIN, PREZERO_LOOK_NS, PREZERO_WRITES_IN_FLIGHT,
 };
 use crate::log::{Access, Shape};
 use crate::segment::Segment;
@@ -235,10 +236,15 @@ async fn extend(
         other => drop(other.map_err(|e| Fault::new("reserving space", &e))?),
     }
     if how == Prepare::Prezero {
-        let disk = cx.disk.clone();
+        let pace = Pace::new(cx, (id, base), (from, to));
         let writes = (from.get()..to.get()).step_by(CHUNK_BYTES_MAX).map(|pos| {
             let bytes = (to.get() - pos).min(CHUNK_BYTES_MAX as u64) as usize;
-            disk.run(Op::Write { file, pos, data: zeros.slice(0..bytes), durable: false })
+            let data = zeros.slice(0..bytes);
+            let pace = &pace;
+            async move {
+                pace.wait(pos).await;
+                cx.disk.run(Op::Write { file, pos, data, durable: false }).await
+            }
         });
         for written in join_bounded(PREZERO_WRITES_IN_FLIGHT, writes).await {
             written.map_err(|e| Fault::new("zeroing space", &e))?;
@@ -253,6 +259,50 @@ async fn extend(
         segment.prepared = segment.prepared.max(to);
     }
     Ok(())
+}
+
+/// How fast zeros are written: by the bytes that come to the segment, so that they are there long before they are
+/// needed, and no faster than that. Written as fast as the disk takes them, they delay every flush meanwhile.
+struct Pace<'a> {
+    cx: &'a Context,
+    segment: (LogId, Offset),
+    from: u64,
+    bytes: u64,
+    begun_ns: u64,
+    /// The segment's end when it began.
+    end: u64,
+}
+
+impl<'a> Pace<'a> {
+    fn new(cx: &'a Context, segment: (LogId, Offset), (from, to): (Pos, Pos)) -> Self {
+        let mut state = cx.state.borrow_mut();
+        let begun_ns = state.time.ns;
+        let end = state.segment(segment.0, segment.1).map_or(0, |it| it.end().get());
+        Self { cx, segment, from: from.get(), bytes: to.since(from), begun_ns, end }
+    }
+
+    /// Waits until what begins at `pos` is due.
+    async fn wait(&self, pos: u64) {
+        let before = pos - self.from;
+        loop {
+            let now = {
+                let mut state = self.cx.state.borrow_mut();
+                let (now, closing) = (state.time.ns, state.closing);
+                let (id, base) = self.segment;
+                let Some(segment) = state.segment(id, base).filter(|_| !closing) else { return };
+                let came = segment.end().get().saturating_sub(self.end);
+                // All of it is written when half of what was ready before is used up.
+                let ready = self.from.saturating_sub(self.end) / 2;
+                let by_bytes = came.saturating_mul(self.bytes) / ready.max(1);
+                let by_time = (now - self.begun_ns) / 1_000_000 * PREZERO_BYTES_PER_MS_MIN;
+                if ready == 0 || before <= by_bytes.max(by_time) + PREZERO_BYTES_AT_ONCE {
+                    return;
+                }
+                now
+            };
+            self.cx.tasks.sleep_until(now + PREZERO_LOOK_NS).await;
+        }
+    }
 }
 
 /// Closes a log after a fault, and tells its clients.

@@ -22,6 +22,7 @@ mod starts;
 mod streams;
 mod workload;
 mod world;
+mod zeros;
 
 use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
 
