@@ -262,7 +262,8 @@ async fn extend(
 }
 
 /// How fast zeros are written: by the bytes that come to the segment, so that they are there long before they are
-/// needed, and no faster than that. Written as fast as the disk takes them, they delay every flush meanwhile.
+/// needed, and no faster than that, unless somebody waits for them. Written as fast as the disk takes them, they delay
+/// every flush meanwhile.
 struct Pace<'a> {
     cx: &'a Context,
     segment: (LogId, Offset),
@@ -290,12 +291,14 @@ impl<'a> Pace<'a> {
                 let (now, closing) = (state.time.ns, state.closing);
                 let (id, base) = self.segment;
                 let Some(segment) = state.segment(id, base).filter(|_| !closing) else { return };
+                let asked_for = segment.prepare_goal > segment.prepared;
                 let came = segment.end().get().saturating_sub(self.end);
                 // All of it is written when half of what was ready before is used up.
                 let ready = self.from.saturating_sub(self.end) / 2;
                 let by_bytes = came.saturating_mul(self.bytes) / ready.max(1);
                 let by_time = (now - self.begun_ns) / 1_000_000 * PREZERO_BYTES_PER_MS_MIN;
-                if ready == 0 || before <= by_bytes.max(by_time) + PREZERO_BYTES_AT_ONCE {
+                let due = by_bytes.max(by_time) + PREZERO_BYTES_AT_ONCE;
+                if ready == 0 || asked_for || before <= due {
                     return;
                 }
                 now
