@@ -88,10 +88,12 @@ impl Axis {
                 (0..=count).map(|nth| self.min + nth as f64 * step).collect()
             }
             Scale::Log => {
-                let decades = (self.max / self.min).log10();
+                // Of a spoilt run they may be as far apart as numbers can be.
+                let power = |value: f64| value.log10().clamp(-308.0, 308.0);
+                let decades = power(self.max) - power(self.min);
                 let steps: &[f64] =
                     if decades * 3.0 > wanted as f64 { &[1.0] } else { &[1.0, 2.0, 5.0] };
-                let first = self.min.log10().floor() as i32;
+                let first = power(self.min).floor() as i32;
                 let all = (first..=first + decades.ceil() as i32 + 1)
                     .flat_map(|power| steps.iter().map(move |step| step * 10_f64.powi(power)));
                 all.filter(|value| (low..=high).contains(value)).collect()
@@ -148,6 +150,7 @@ mod tests {
         assert_eq!(axis.ticks(9), [1e5, 2e5, 5e5, 1e6, 2e6, 5e6, 1e7]);
         assert_eq!(axis.ticks(3), [1e5, 1e6, 1e7]);
         assert!(Axis::log(5.0, 5.0).max > 9.0, "never empty");
+        assert!(Axis::log(1e-300, 1e300).ticks(9).len() > 100, "as far apart as numbers can be");
     }
 
     #[test]
