@@ -102,6 +102,11 @@ impl Semaphore {
     pub(crate) fn acquire(&self) -> Acquire {
         Acquire { permits: Rc::clone(&self.0), waiter: None }
     }
+
+    /// Whether somebody waits for a permit.
+    pub(crate) fn is_awaited(&self) -> bool {
+        !self.0.waiters.borrow().is_empty()
+    }
 }
 
 /// Waits for a [`Permit`]. Dropping it gives up the place in the queue.

@@ -262,8 +262,8 @@ async fn extend(
 }
 
 /// How fast zeros are written: by the bytes that come to the segment, so that they are there long before they are
-/// needed, and no faster than that, unless somebody waits for them. Written as fast as the disk takes them, they delay
-/// every flush meanwhile.
+/// needed, and no faster than that, unless somebody waits for them to end. Written as fast as the disk takes them, they
+/// delay every flush meanwhile.
 struct Pace<'a> {
     cx: &'a Context,
     segment: (LogId, Offset),
@@ -284,27 +284,33 @@ impl<'a> Pace<'a> {
 
     /// Waits until what begins at `pos` is due.
     async fn wait(&self, pos: u64) {
-        let before = pos - self.from;
-        loop {
-            let now = {
-                let mut state = self.cx.state.borrow_mut();
-                let (now, closing) = (state.time.ns, state.closing);
-                let (id, base) = self.segment;
-                let Some(segment) = state.segment(id, base).filter(|_| !closing) else { return };
-                let asked_for = segment.prepare_goal > segment.prepared;
-                let came = segment.end().get().saturating_sub(self.end);
-                // All of it is written when half of what was ready before is used up.
-                let ready = self.from.saturating_sub(self.end) / 2;
-                let by_bytes = came.saturating_mul(self.bytes) / ready.max(1);
-                let by_time = (now - self.begun_ns) / 1_000_000 * PREZERO_BYTES_PER_MS_MIN;
-                let due = by_bytes.max(by_time) + PREZERO_BYTES_AT_ONCE;
-                if ready == 0 || asked_for || before <= due {
-                    return;
-                }
-                now
-            };
+        while self.due().is_some_and(|due| due < pos - self.from) {
+            let now = self.cx.state.borrow().time.ns;
             self.cx.tasks.sleep_until(now + PREZERO_LOOK_NS).await;
         }
+    }
+
+    /// How many bytes are due by now; `None` if all are.
+    fn due(&self) -> Option<u64> {
+        // All of it is to be written when half of what was ready before is used up.
+        let ready = self.from.saturating_sub(self.end) / 2;
+        let mut state = self.cx.state.borrow_mut();
+        if ready == 0 || state.closing || self.cx.preparers.is_awaited() {
+            return None;
+        }
+        let now_ns = state.time.ns;
+        let (id, base) = self.segment;
+        let log = state.log(id)?;
+        let open = log.access == Access::Open;
+        let segment = log.segment(base)?;
+        // A truncation, a deletion and a seal wait for it, and who asked for space.
+        if !open || segment.rolled || segment.prepare_goal > segment.prepared {
+            return None;
+        }
+        let came = segment.end().get().saturating_sub(self.end);
+        let by_bytes = came.saturating_mul(self.bytes) / ready;
+        let by_time = (now_ns - self.begun_ns) / 1_000_000 * PREZERO_BYTES_PER_MS_MIN;
+        Some(by_bytes.max(by_time) + PREZERO_BYTES_AT_ONCE)
     }
 }
 
