@@ -173,7 +173,7 @@ pub const LOOKUP_BYTES_MIN: usize = 256 * 1024;
 /// And at most this much: the index blocks and batches of ten thousand segments that are looked into.
 pub const LOOKUP_BYTES_MAX: usize = 16 * 1024 * 1024;
 
-/// Bytes that a lookup reads of a segment at once, at most: an index interval as a rule.
+/// Bytes that a lookup reads of a segment at once, at most: an index interval as a rule, two of them by time.
 pub const LOOKUP_READ_BYTES_MAX: usize = 64 * 1024;
 
 /// Seals that a search by time reads at once.

@@ -30,6 +30,7 @@ const DATA_MIB_MAX: u64 = 2048;
 /// Memory for what perf has not yet written, on each processor, where root may have as much as it likes.
 const ROOM: &str = "8M";
 
+/// Time between two looks at the run, at perf and at Ctrl-C.
 const LOOK: Duration = Duration::from_millis(20);
 
 /// Lines of perf's between two looks whether the user wants to stop.
