@@ -28,12 +28,17 @@ fn next_bytes(segment: &Segment) -> u64 {
     segment.prepared.get().clamp(segment.first_bytes, PREPARE_BYTES_MAX)
 }
 
+/// How much is to be ready ahead of the bytes: half of what there is, within bounds.
+fn ahead_bytes(segment: &Segment) -> u64 {
+    (segment.prepared.get() / 2).clamp(segment.first_bytes / 2, PREPARE_BYTES_MAX)
+}
+
 /// Up to where a segment's space is to be ready: ahead of its bytes, while more come, and not behind its end.
 pub(crate) fn wanted(prepare: Prepare, shape: Shape, segment: &Segment) -> u64 {
     let end = segment.end().ceil(shape.block).get();
     let limit = shape.segment_bytes.next_multiple_of(shape.block);
     let no_more = segment.rolled || prepare == Prepare::None;
-    let ahead = if no_more { 0 } else { next_bytes(segment) / 2 };
+    let ahead = if no_more { 0 } else { ahead_bytes(segment) };
     (end + ahead).min(limit).max(end).max(segment.prepare_goal.get())
 }
 
@@ -292,8 +297,8 @@ impl<'a> Pace<'a> {
 
     /// How many bytes are due by now; `None` if all are.
     fn due(&self) -> Option<u64> {
-        // All of it is to be written when half of what was ready before is used up.
-        let ready = self.from.saturating_sub(self.end) / 2;
+        // All of it is to be written when three quarters of what was ready before are used up.
+        let ready = self.from.saturating_sub(self.end) / 4 * 3;
         let mut state = self.cx.state.borrow_mut();
         if ready == 0 || state.closing || self.cx.preparers.is_awaited() {
             return None;
