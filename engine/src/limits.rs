@@ -81,8 +81,11 @@ pub const CHECKPOINT_SYNCS_IN_FLIGHT: usize = 16;
 /// Space that is readied at first, in bytes.
 pub const PREPARE_BYTES_MIN: u64 = 64 * 1024;
 
-/// Space that is readied at once at most, in bytes.
+/// Space that is readied at once at most, and that is to be ready ahead of a segment's bytes, in bytes.
 pub const PREPARE_BYTES_MAX: u64 = 64 * 1024 * 1024;
+
+/// Space that a new segment gets at first at most, in bytes: acks wait for it.
+pub const PREPARE_FIRST_BYTES_MAX: u64 = 8 * 1024 * 1024;
 
 /// Time whose bytes a new segment gets ready at first, in milliseconds.
 pub const PREPARE_AHEAD_MS: u64 = 250;

@@ -10,8 +10,8 @@ use crate::files::{sync_directory, write_small};
 use crate::format::names;
 use crate::journal::LogId;
 use crate::limits::{
-    FULL_RETRY_NS, PREPARE_AHEAD_MS, PREPARE_BYTES_MAX, PREPARE_BYTES_MIN, PREZERO_BYTES_AT_ONCE,
-    PREZERO_BYTES_PER_MS_MIN, PREZERO_LOOK_NS, PREZERO_WRITES_IN_FLIGHT,
+    FULL_RETRY_NS, PREPARE_AHEAD_MS, PREPARE_BYTES_MAX, PREPARE_BYTES_MIN, PREPARE_FIRST_BYTES_MAX,
+    PREZERO_BYTES_AT_ONCE, PREZERO_BYTES_PER_MS_MIN, PREZERO_LOOK_NS, PREZERO_WRITES_IN_FLIGHT,
 };
 use crate::log::{Access, Shape};
 use crate::segment::Segment;
@@ -47,7 +47,7 @@ pub(crate) fn wanted(prepare: Prepare, shape: Shape, segment: &Segment) -> u64 {
 pub(crate) fn first_bytes(bytes: u64, ms: i64) -> u64 {
     let per_ms = bytes / ms.max(1) as u64;
     let wanted = (per_ms * PREPARE_AHEAD_MS).next_power_of_two();
-    wanted.clamp(PREPARE_BYTES_MIN, PREPARE_BYTES_MAX)
+    wanted.clamp(PREPARE_BYTES_MIN, PREPARE_FIRST_BYTES_MAX)
 }
 
 /// What is to be readied next.
@@ -328,4 +328,19 @@ pub(crate) fn fence(cx: &Context, id: LogId, fault: Fault) {
     }
     state.stats.faults += 1;
     state.progress.notify();
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_new_segment_begins_with_what_flows_while_it_is_readied_within_bounds() {
+        assert_eq!(first_bytes(1, 1000), PREPARE_BYTES_MIN);
+        let (bytes, ms) = (256 << 20, 60_000);
+        let flows = bytes / ms * PREPARE_AHEAD_MS;
+        let first = first_bytes(bytes, ms as i64);
+        assert!((flows..2 * flows).contains(&first), "{first} of {flows}");
+        assert_eq!(first_bytes(1 << 30, 1000), PREPARE_FIRST_BYTES_MAX, "acks wait for it");
+    }
 }
