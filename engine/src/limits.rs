@@ -93,7 +93,7 @@ pub const PREPARE_AHEAD_MS: u64 = 250;
 /// Segments of a shard that are prepared at once.
 pub const PREPARERS_MAX: usize = 8;
 
-/// Zeros that are written of a segment in a millisecond while nothing comes to it, in bytes.
+/// Zeros that are written of a segment in a millisecond at least, however few bytes come to it, in bytes.
 pub const PREZERO_BYTES_PER_MS_MIN: u64 = 256 * 1024;
 
 /// Zeros that are written before they are due, in bytes: what becomes due between two looks.
@@ -328,7 +328,8 @@ const _: () = {
     assert!(DIRECT_GATHER_BYTES <= crate::buffers::CHUNK_BYTES_MAX as u64);
     assert!(COALESCED_BYTES_MAX <= crate::buffers::CHUNK_BYTES_MAX);
     assert!(GROUP_ENTRIES_MAX * 64 <= crate::buffers::CHUNK_BYTES_MAX);
-    assert!(PREPARE_BYTES_MIN <= PREPARE_BYTES_MAX);
+    assert!(PREPARE_BYTES_MIN <= PREPARE_FIRST_BYTES_MAX);
+    assert!(PREPARE_FIRST_BYTES_MAX <= PREPARE_BYTES_MAX);
     // A binary search through the largest index touches fewer blocks than stay in memory.
     assert!(LOOKUP_BYTES_MIN >= 32 * 2 * INDEX_BLOCK_BYTES && LOOKUP_BYTES_MIN <= LOOKUP_BYTES_MAX);
     assert!(READ_FILES_MIN < FILES_MIN && READ_FILES_MIN <= READ_FILES_MAX);

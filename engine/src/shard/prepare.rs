@@ -43,7 +43,8 @@ pub(crate) fn wanted(prepare: Prepare, shape: Shape, segment: &Segment) -> u64 {
 }
 
 /// How much space the segment after one of `bytes`, filled in `ms`, gets at first: what flows in the time that
-/// readying takes, so that a busy partition does not begin small again with each roll.
+/// readying takes, so that a busy partition does not begin small again with each roll. Acks wait for it: no more
+/// than they can bear.
 pub(crate) fn first_bytes(bytes: u64, ms: i64) -> u64 {
     let per_ms = bytes / ms.max(1) as u64;
     let wanted = (per_ms * PREPARE_AHEAD_MS).next_power_of_two();
@@ -266,9 +267,9 @@ async fn extend(
     Ok(())
 }
 
-/// How fast zeros are written: by the bytes that come to the segment, so that they are there long before they are
-/// needed, and no faster than that, unless somebody waits for them to end. Written as fast as the disk takes them, they
-/// delay every flush meanwhile.
+/// How fast zeros are written: by the bytes that come to the segment, so that they are there before they are needed, or
+/// at a least rate if that is faster; and with no bound if somebody waits for them to end. Written as fast as the disk
+/// takes them, they delay every flush meanwhile.
 struct Pace<'a> {
     cx: &'a Context,
     segment: (LogId, Offset),
