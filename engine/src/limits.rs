@@ -310,9 +310,9 @@ pub const COLD_MEMORY_SHARE: usize = 16;
 /// Reads of cold blocks in flight in a shard: a reader that is a day behind leaves the device to writers.
 pub const COLD_READS_IN_FLIGHT: usize = 2;
 
-/// Bytes of cold segments that a shard sends in a second while it is appended to: a day of a gigabyte a minute is
-/// caught up in an hour and a half, and writers keep most of the thread.
-pub const COLD_BYTES_PER_S: u64 = 256 * 1024 * 1024;
+/// Bytes of cold segments that a shard sends in a second of writes: while some are under way all the time. With writers
+/// that keep the disk busy for a quarter of the time it is four times as much, with none there is no bound.
+pub const COLD_BYTES_PER_S: u64 = 64 * 1024 * 1024;
 
 /// Blocks that were dropped from memory and are remembered, to tell what is read again.
 pub const COLD_GHOSTS_MAX: usize = 4096;

@@ -170,22 +170,29 @@ pub(crate) struct Cold {
     pace: Rc<Cell<Pace>>,
 }
 
-/// What readers of cold segments leave to writers.
+/// What readers of cold segments leave to writers: those that keep the disk busy all the time have all of it but
+/// [`COLD_BYTES_PER_S`], those that do for half of the time leave twice that, and nobody waits where nobody writes.
 #[derive(Clone, Copy, Debug, Default)]
 struct Pace {
-    /// Bytes appended to the shard when cold bytes were sent last.
-    appended: u64,
-    /// When the next cold bytes are due, at the rate that is theirs while others append.
+    /// How many of the last sends found writes under way, of [`ALWAYS`]: the later a send, the more it counts.
+    busy: u64,
+    /// When the next cold bytes are due.
     due_ns: u64,
 }
 
+/// Of [`Pace::busy`].
+const ALWAYS: u64 = 1024;
+
+/// Sends after which one counts less, by a factor of e.
+const SENDS: u64 = 8;
+
 impl Pace {
-    /// So many bytes were sent at `now_ns`. Until when their sender waits: for its turn if anything was appended since
-    /// the last time, not at all else.
-    fn sent(&mut self, bytes: usize, (now_ns, appended): (u64, u64)) -> Option<u64> {
-        let beside = std::mem::replace(&mut self.appended, appended) != appended;
+    /// So many bytes were sent at `now_ns`, while writes were under way or not. Until when their sender waits.
+    fn sent(&mut self, bytes: usize, now_ns: u64, writing: bool) -> Option<u64> {
+        self.busy =
+            self.busy - self.busy.div_ceil(SENDS) + if writing { ALWAYS / SENDS } else { 0 };
         let takes = bytes as u64 * 1_000_000_000 / COLD_BYTES_PER_S;
-        self.due_ns = self.due_ns.max(now_ns) + if beside { takes } else { 0 };
+        self.due_ns = self.due_ns.max(now_ns) + takes * self.busy / ALWAYS;
         (self.due_ns > now_ns).then_some(self.due_ns)
     }
 }
@@ -315,7 +322,8 @@ impl Cold {
     pub(super) fn pause(&self, cx: &Context, bytes: usize) -> Option<u64> {
         let state = cx.state.borrow();
         let mut pace = self.pace.get();
-        let until = pace.sent(bytes, (state.time.ns, state.stats.batch_bytes));
+        let writing = state.writes.in_flight() + state.journal.in_flight() > 0;
+        let until = pace.sent(bytes, state.time.ns, writing);
         self.pace.set(pace);
         until
     }
@@ -356,14 +364,34 @@ mod tests {
         assert_eq!(last.next().start(), Pos::new(i32::MAX as u64));
     }
 
+    const SHARE: u64 = (1 << 20) * 1_000_000_000 / COLD_BYTES_PER_S;
+
+    /// How long senders of a mebibyte each wait in all, at the same time, if every `nth` finds writes under way.
+    fn wait_of(pace: &mut Pace, sends: u64, nth: u64) -> u64 {
+        let now_ns = pace.due_ns;
+        let waits = (0..sends).map(|n| pace.sent(1 << 20, now_ns, nth > 0 && n % nth == 0));
+        waits.last().flatten().map_or(0, |until| until - now_ns)
+    }
+
     #[test]
-    fn cold_bytes_are_paced_only_beside_appends() {
-        let mut pace = Pace { appended: 7, due_ns: 0 };
-        assert_eq!(pace.sent(1 << 20, (100, 7)), None, "nobody appends");
-        let share = (1 << 20) * 1_000_000_000 / COLD_BYTES_PER_S;
-        assert_eq!(pace.sent(1 << 20, (200, 8)), Some(200 + share));
-        assert_eq!(pace.sent(1 << 20, (200, 9)), Some(200 + 2 * share), "all readers together");
-        assert_eq!(pace.sent(1 << 20, (200 + 3 * share, 9)), None, "nobody appends any more");
+    fn cold_bytes_are_paced_as_writers_keep_the_disk_busy() {
+        let mut pace = Pace::default();
+        assert_eq!(wait_of(&mut pace, 100, 0), 0, "nobody writes");
+        wait_of(&mut pace, 40, 1);
+        let always = wait_of(&mut pace, 100, 1);
+        assert!(always > 98 * SHARE && always <= 100 * SHARE, "{always}: all readers together");
+        wait_of(&mut pace, 40, 4);
+        let quarter = wait_of(&mut pace, 100, 4);
+        assert!(quarter > 22 * SHARE && quarter < 28 * SHARE, "{quarter}: four times the rate");
+        wait_of(&mut pace, 80, 0);
+        assert_eq!(wait_of(&mut pace, 1, 0), 0, "nobody writes any more");
+    }
+
+    #[test]
+    fn what_was_not_sent_is_not_made_up_for() {
+        let mut pace = Pace { busy: ALWAYS, due_ns: 0 };
+        let late = 1_000_000_000;
+        assert_eq!(pace.sent(1 << 20, late, true), Some(late + SHARE));
     }
 
     fn key(number: u64) -> Key {
