@@ -31,6 +31,10 @@ pub(crate) enum Part {
     Counts,
     /// Consecutive batches, the first of which holds this offset or follows it. To be got by [`LookupCache::batch`].
     Batches(Offset),
+    /// The batch that begins at this offset: a fetch ended before it, and the reader's next one begins there.
+    From(Offset),
+    /// The batch at this position.
+    At(Pos),
 }
 
 /// A batch: the last of its offsets, and where it is.
@@ -131,6 +135,12 @@ impl LookupCache {
         let found = batches.get(batches.partition_point(|batch| batch.last < offset)).copied();
         held.used |= found.is_some();
         found
+    }
+
+    /// The one batch of [`Part::From`] or [`Part::At`].
+    pub(crate) fn one(&mut self, segment: Segment, part: Part) -> Option<Extent> {
+        let Some(Memo::Batches(batches)) = self.get(segment, part) else { return None };
+        batches.first().copied()
     }
 
     /// What changes whenever something is forgotten: taken before what is to be remembered is read.

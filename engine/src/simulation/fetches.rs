@@ -253,6 +253,50 @@ fn runs_are_whole_batches_up_to_the_bound_wherever_they_are() {
     assert!(matches!(runs.last(), Some(Run::Memory(_))), "{runs:?}");
 }
 
+/// Locates the batches of a log in sealed segments one after another. Returns where each fetch begins, and how many
+/// operations of the disk all of them took.
+fn locate_all(disk: &SimDisk, world: &mut World<SimDisk>, end: i64) -> (Vec<i64>, u64) {
+    let cx = world.context(0);
+    let id = cx.state.borrow().logs[0].as_ref().unwrap().identity.id;
+    let (mut starts, mut next, before) = (Vec::new(), 0, disk.steps());
+    while next < end {
+        starts.push(next);
+        let ask = Fetch { max_bytes: 20_000, max_wait: Duration::ZERO, ..from(next) };
+        next = world.run(locate(&cx, id, &ask)).unwrap().unwrap().next.get();
+    }
+    (starts, disk.steps() - before)
+}
+
+#[test]
+fn where_a_fetch_ended_is_remembered_for_the_next_one_and_forgotten_with_a_cut() {
+    let setup = Setup { segment_bytes: 64 << 10, ..Setup::default() };
+    let (disk, _, mut world, log) = rig(&setup);
+    for n in 0..40 {
+        put(&mut world, &log, 3000 + 100 * n);
+    }
+    settle(&mut world);
+    let cx = world.context(0);
+    let tail = cx.state.borrow().logs[0].as_ref().unwrap().tail[0].base().get();
+    let (starts, first) = locate_all(&disk, &mut world, tail);
+    assert!(starts.len() >= 4 && first as usize >= starts.len(), "{first} for {starts:?}");
+    let again = locate_all(&disk, &mut world, tail);
+    assert_eq!(again, (starts.clone(), 0), "as before, and nothing is read");
+    // Where the second one began there are other bytes now.
+    world.truncate(&log, starts[1]);
+    world.settle().unwrap();
+    for _ in 0..40 {
+        put(&mut world, &log, 2000);
+    }
+    settle(&mut world);
+    let mut next = 0;
+    while next < starts[1] + 40 {
+        let ask = Fetch { max_bytes: 20_000, max_wait: Duration::ZERO, ..from(next) };
+        let fetched = world.run(log.fetch(ask)).unwrap().unwrap();
+        assert_eq!(offsets(&fetched), (next, fetched.next.get()));
+        next = fetched.next.get();
+    }
+}
+
 fn length(run: Run) -> u64 {
     let (Run::Memory(range) | Run::File { range, .. }) = run;
     range.to.since(range.from)

@@ -358,6 +358,8 @@ impl Walk<'_> {
     ) -> Result<Option<(Pos, Seen)>, ReadError> {
         let known = if next == place.base {
             Pos::ZERO
+        } else if let Some(known) = self.segments.known_from(place.base, next) {
+            known
         } else {
             self.segments.floor(place.base, next).await?
         };
@@ -433,6 +435,7 @@ impl Walk<'_> {
                 return Some((pos, place.limit));
             }
             if seen.end > to {
+                self.segments.ends_before(place.base, (pos, seen));
                 return Some((pos, seen.base));
             }
             (pos, last) = (seen.end, seen.last);

@@ -6,6 +6,7 @@ use crate::journal::LogId;
 use crate::limits::{BATCH_BYTES_MAX, HEADER_READ_BYTES};
 use crate::segment::Segment;
 use crate::shard::Context;
+use crate::shard::lookup_cache::{Extent, Memo, Part, Stamp};
 use crate::shard::read::known::know;
 use crate::shard::read::lookup;
 use crate::shard::read::source::from_file;
@@ -24,17 +25,41 @@ pub(super) struct Seen {
     pub(super) end: Pos,
 }
 
+impl From<Extent> for Seen {
+    fn from(extent: Extent) -> Self {
+        let Extent { first, last, pos, bytes } = extent;
+        Self { base: first, last, end: pos.plus(bytes.into()) }
+    }
+}
+
 /// A log's segments.
 pub(super) struct Segments<'a> {
     cx: &'a Context,
     id: LogId,
-    /// What was read ahead for headers.
-    ahead: (Offset, Pos, Vec<u8>),
+    ahead: Ahead,
+}
+
+/// What was read ahead for headers.
+struct Ahead {
+    segment: Offset,
+    from: Pos,
+    bytes: Vec<u8>,
+    /// From before it was read.
+    stamp: Stamp,
+}
+
+impl Ahead {
+    fn has(&self, base: Offset, from: Pos, to: Pos) -> bool {
+        let end = self.from.plus(self.bytes.len() as u64);
+        self.segment == base && self.from <= from && end >= to
+    }
 }
 
 impl<'a> Segments<'a> {
     pub(super) fn new(cx: &'a Context, id: LogId) -> Self {
-        Self { cx, id, ahead: (Offset::ZERO, Pos::ZERO, Vec::new()) }
+        let stamp = cx.files.lookups().stamp();
+        let ahead = Ahead { segment: Offset::ZERO, from: Pos::ZERO, bytes: Vec::new(), stamp };
+        Self { cx, id, ahead }
     }
 
     pub(super) fn with<T>(&self, look: impl FnOnce(&mut State, LogId) -> T) -> T {
@@ -121,28 +146,60 @@ impl<'a> Segments<'a> {
         if end.since(pos) < HEADER_BYTES as u64 {
             return Ok(None);
         }
+        let sealed = self.is_sealed(base);
+        if sealed && let Some(known) = self.cx.files.lookups().one((self.id, base), Part::At(pos)) {
+            let seen = Seen::from(known);
+            return Ok((seen.end <= end).then_some(seen));
+        }
         let head_end = pos.plus(HEADER_BYTES as u64);
         let mut head = Vec::with_capacity(HEADER_BYTES);
         if !self.with(|state, id| in_memory(state, id, base, (pos, head_end), &mut head)) {
-            let (segment, from, bytes) = &self.ahead;
-            let there =
-                *segment == base && *from <= pos && from.plus(bytes.len() as u64) >= head_end;
-            if !there {
+            if !self.ahead.has(base, pos, head_end) {
+                let stamp = self.cx.files.lookups().stamp();
                 let to = pos.plus(HEADER_READ_BYTES).min(end);
                 let mut bytes = Vec::with_capacity(to.since(pos) as usize);
                 self.read(base, (pos, to), &mut bytes).await?;
-                self.ahead = (base, pos, bytes);
+                self.ahead = Ahead { segment: base, from: pos, bytes, stamp };
             }
-            let (_, from, bytes) = &self.ahead;
-            head.extend_from_slice(&bytes[pos.since(*from) as usize..][..HEADER_BYTES]);
+            let at = pos.since(self.ahead.from) as usize;
+            head.extend_from_slice(&self.ahead.bytes[at..][..HEADER_BYTES]);
         }
         let Ok(header) = BatchHeader::decode(&head) else { return Ok(None) };
         let bytes = header.batch_bytes();
         if bytes > BATCH_BYTES_MAX || bytes as u64 > end.since(pos) {
             return Ok(None);
         }
-        let seen = |(base, last)| Seen { base, last, end: pos.plus(bytes as u64) };
-        Ok(header.offsets().map(seen))
+        let Some((first, last)) = header.offsets() else { return Ok(None) };
+        let seen = Seen { base: first, last, end: pos.plus(bytes as u64) };
+        if sealed {
+            self.remember(base, Part::At(pos), (pos, seen));
+        }
+        Ok(Some(seen))
+    }
+
+    fn is_sealed(&self, base: Offset) -> bool {
+        self.with(|state, id| state.segment(id, base).is_none())
+    }
+
+    /// Where the batch is that begins at `offset`, if a fetch ended before it not long ago.
+    pub(super) fn known_from(&self, base: Offset, offset: Offset) -> Option<Pos> {
+        let known = self.cx.files.lookups().one((self.id, base), Part::From(offset))?;
+        self.is_sealed(base).then_some(known.pos)
+    }
+
+    /// A fetch ends before this batch, and the next one begins with it.
+    pub(super) fn ends_before(&self, base: Offset, (pos, seen): (Pos, Seen)) {
+        if self.is_sealed(base) {
+            self.remember(base, Part::From(seen.base), (pos, seen));
+        }
+    }
+
+    /// Remembers a batch of a sealed segment, seen in what was read ahead.
+    fn remember(&self, base: Offset, part: Part, (pos, seen): (Pos, Seen)) {
+        let bytes = seen.end.since(pos) as u32;
+        let extent = Extent { first: seen.base, last: seen.last, pos, bytes };
+        let memo = Memo::Batches([extent].into());
+        self.cx.files.lookups().put((self.id, base), part, (memo, self.ahead.stamp));
     }
 
     /// Appends the bytes `from..to` of a segment to `out`.
