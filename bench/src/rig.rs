@@ -7,6 +7,7 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, ensure};
 use ringmain::buffers::Arena;
+use ringmain::limits::PREPARE_BYTES_MAX;
 use ringmain::ring::backend::{AnyRing, Backend, open_ring};
 use ringmain::serve::ReadPath;
 use ringmain::{Config, LogHandle};
@@ -35,12 +36,22 @@ const DIRECT_BYTES: u64 = 256 << 10;
 /// A quarter of the most writes in flight of any raw row: a ring takes four times its queue.
 const RING_ENTRIES: u32 = 256;
 
-/// Bounds of the space readied before a slice of a row with one partition. A segment holds the upper one.
+/// Bounds of the bytes that a slice of a row with one partition may append.
 const SLICE_BYTES_MIN: u64 = 16 << 20;
-const SLICE_BYTES_MAX: u64 = 960 << 20;
+const SLICE_BYTES_MAX: u64 = 896 << 20;
 
-/// Bytes a second that space is readied for, for large batches and for small ones.
-const LARGE_BYTES_PER_S: f64 = 1e9;
+/// Space that stays ready behind them: the engine readies more once it is used.
+const AHEAD_BYTES: u64 = PREPARE_BYTES_MAX;
+
+/// A segment holds the most that a slice appends, and what stays ready behind it.
+const SEGMENT_BYTES: u64 = SLICE_BYTES_MAX + AHEAD_BYTES;
+
+/// How much more a slice may append than the one before it would have in its time.
+const SLACK: f64 = 1.25;
+
+/// Bytes a second that space is readied for at most, for large batches and for small ones: readying them takes the
+/// larger part of a slice if more are appended.
+const LARGE_BYTES_PER_S: f64 = 1.2e9;
 const SMALL_BYTES_PER_S: f64 = 300e6;
 
 /// Slices, and the round before them that is not measured.
@@ -86,19 +97,54 @@ pub fn bytes_needed(rows: &[&Row], each: Duration) -> u64 {
     bytes += reads.count().min(2) as u64 * 2 * SEALED_BYTES;
     for row in rows.iter().filter(|row| appends(row)) {
         bytes += match row.partitions {
-            1 => slice_bytes(row, each) * ROUNDS,
+            1 => {
+                let bytes = slice_bytes(row, each) * ROUNDS;
+                bytes + (1 + bytes / SLICE_BYTES_MAX) * AHEAD_BYTES
+            }
             many => many * partition_bytes(many),
         };
     }
     bytes
 }
 
+/// The partitions of a row, or of several.
+struct Topic {
+    name: &'static str,
+    logs: Vec<LogHandle>,
+    /// Where there is one partition.
+    space: Cell<Space>,
+}
+
+/// Space of a partition's active segment, and how fast it is readied and used.
+#[derive(Clone, Copy, Debug, Default)]
+struct Space {
+    /// Bytes appended to the segment.
+    used: u64,
+    /// Bytes a second that the last slice appended; 0 before the first one.
+    append_per_s: f64,
+    /// Bytes a second of readying; 0 if that was not measured yet.
+    ready_per_s: f64,
+}
+
+impl Space {
+    /// Bytes for a slice of `time`, of which readying them takes a part: what is readied beyond what is used then is
+    /// time not measured. Without a slice before this one, a share of `most` as small as its warm-up is short.
+    fn bytes(self, time: Duration, most: u64) -> u64 {
+        const FIRST: u64 = 3;
+        if self.append_per_s == 0.0 {
+            return (most / FIRST).max(SLICE_BYTES_MIN);
+        }
+        let ready_per_s = if self.ready_per_s > 0.0 { self.ready_per_s } else { self.append_per_s };
+        let fits = time.as_secs_f64() / (1.0 / self.append_per_s + 1.0 / ready_per_s);
+        ((SLACK * fits) as u64).clamp(SLICE_BYTES_MIN, most.max(SLICE_BYTES_MIN))
+    }
+}
+
 /// An engine and the partitions of its rows.
 struct Place {
     partitions: u64,
     site: Site,
-    /// By topic.
-    logs: Vec<(&'static str, Vec<LogHandle>)>,
+    topics: Vec<Topic>,
     /// A log that is read past the page cache, where a row wants one.
     cold: Option<Served>,
     /// By how much resident memory grew while this engine was opened and ran; the others idle meanwhile.
@@ -106,6 +152,25 @@ struct Place {
 }
 
 impl Place {
+    /// Readies what a slice of `time` appends to the only partition of `topic`, at most `most`. Returns the bytes.
+    fn ready(&self, topic: &Topic, (time, most): (Duration, u64)) -> Result<u64> {
+        let (begin, before) = (Instant::now(), self.site.stats().prepared_bytes);
+        let mut space = topic.space.get();
+        let bytes = space.bytes(time, most);
+        if space.used + bytes + AHEAD_BYTES > SEGMENT_BYTES {
+            site::fresh_segment(&topic.logs, bytes + AHEAD_BYTES)?;
+            space.used = 0;
+        } else {
+            site::prepare(&topic.logs, bytes + AHEAD_BYTES)?;
+        }
+        let readied = self.site.stats().prepared_bytes - before;
+        if readied >= SLICE_BYTES_MIN {
+            space.ready_per_s = readied as f64 / begin.elapsed().as_secs_f64();
+        }
+        topic.space.set(space);
+        Ok(bytes)
+    }
+
     fn grown(&self, before: Option<u64>) -> u64 {
         let grown = rss_bytes().zip(before).map_or(0, |(now, before)| now.saturating_sub(before));
         self.rss_bytes.set(self.rss_bytes.get() + grown);
@@ -283,17 +348,16 @@ impl<'a> Rig<'a> {
     fn engine(&self, row: &Row, time: Duration) -> Result<Sample> {
         let begin = Instant::now();
         let place = self.place(row).context("the engine is not open")?;
-        let logs = place.logs.iter().find(|(name, _)| *name == topic(row));
-        let (_, logs) = logs.context("the partitions were not made")?;
-        let bytes_max = slice_bytes(row, self.each);
-        if row.partitions == 1 {
-            site::fresh_segment(logs, bytes_max)?;
-        }
+        let topic = place.topics.iter().find(|its| its.name == topic(row));
+        let topic = topic.context("the partitions were not made")?;
+        let most = slice_bytes(row, self.each);
+        let bytes_max = if row.partitions == 1 { place.ready(topic, (time, most))? } else { most };
         // Readying space is part of the slice, but not of what is measured.
         let time = time.saturating_sub(begin.elapsed()).max(time / 3);
         let _pinned = Pinned::to(self.cores.clients);
         let clients = row.in_flight as u32;
-        let mut target = Appends::new(logs, clients, row.batch_bytes as usize, self.payload)?;
+        let mut target =
+            Appends::new(&topic.logs, clients, row.batch_bytes as usize, self.payload)?;
         let (before, resident) = (place.site.stats(), rss_bytes());
         let sample = drive(&mut target, &load(row, time, bytes_max), self.board)?;
         let cost = Cost {
@@ -301,6 +365,12 @@ impl<'a> Rig<'a> {
             rss_bytes: place.grown(resident),
             ..Cost::between(&before, &place.site.stats())
         };
+        let space = topic.space.get();
+        topic.space.set(Space {
+            used: space.used + cost.batch_bytes,
+            append_per_s: sample.bytes as f64 / sample.elapsed.as_secs_f64(),
+            ..space
+        });
         Ok(Sample { cost: Some(cost), ..sample })
     }
 
@@ -371,9 +441,9 @@ fn places(rows: &[&'static Row], dir: &mut WorkDir, payload: &Payload) -> Result
             // A log that is read again and again would not stay cold.
             let read_path = Some(ReadPath::Direct);
             let site = Site::open_with(Config { read_path, ..site::config(&at) })?;
-            let (logs, rss_bytes) = (Vec::new(), Cell::new(0));
+            let (topics, rss_bytes) = (Vec::new(), Cell::new(0));
             let partitions = row.partitions;
-            places.push(Place { partitions, site, logs, cold: None, rss_bytes });
+            places.push(Place { partitions, site, topics, cold: None, rss_bytes });
             places.len() - 1
         };
         let place = &mut places[at];
@@ -383,7 +453,7 @@ fn places(rows: &[&'static Row], dir: &mut WorkDir, payload: &Payload) -> Result
             let cold = Served::start(place.site.engine(), log, (SEALED_BYTES, seals), payload)?;
             place.cold = Some(cold);
         }
-        if place.logs.iter().any(|(name, _)| *name == topic(row)) {
+        if place.topics.iter().any(|its| its.name == topic(row)) {
             continue;
         }
         let bytes = if row.partitions == 1 { 0 } else { partition_bytes(row.partitions) };
@@ -394,8 +464,31 @@ fn places(rows: &[&'static Row], dir: &mut WorkDir, payload: &Payload) -> Result
                 log.set_flush_policy_blocking(policy)?;
             }
         }
-        place.logs.push((topic(row), logs));
+        place.topics.push(Topic { name: topic(row), logs, space: Cell::default() });
         place.grown(resident);
     }
     Ok(places)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const GB: u64 = 1_000_000_000;
+
+    #[test]
+    fn a_slice_readies_what_it_has_time_to_use() {
+        let second = Duration::from_secs(1);
+        let new = Space::default();
+        assert_eq!(new.bytes(second, 3 * SLICE_BYTES_MIN), SLICE_BYTES_MIN, "a first look");
+        let as_fast = Space { append_per_s: 1e9, ..new };
+        let share = |space: Space| space.bytes(second, GB) as f64 / 1e9 / SLACK;
+        assert!((share(as_fast) - 0.5).abs() < 1e-6, "half of the time goes to readying");
+        let slow = Space { append_per_s: 1e9, ready_per_s: 0.25e9, used: 0 };
+        assert!((share(slow) - 0.2).abs() < 1e-6, "four parts of five do");
+        assert_eq!(as_fast.bytes(second, GB / 4), GB / 4, "no more than there is room for");
+        assert_eq!(as_fast.bytes(Duration::ZERO, GB), SLICE_BYTES_MIN);
+        let nothing = Space { append_per_s: 0.0, ready_per_s: 1e9, used: 0 };
+        assert_eq!(nothing.bytes(second, GB), GB / 3, "a slice in which nothing was acked");
+    }
 }
