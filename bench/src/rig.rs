@@ -40,8 +40,9 @@ const RING_ENTRIES: u32 = 256;
 const SLICE_BYTES_MIN: u64 = 16 << 20;
 const SLICE_BYTES_MAX: u64 = 896 << 20;
 
-/// Space that stays ready behind them: the engine readies more once it is used.
-const AHEAD_BYTES: u64 = PREPARE_BYTES_MAX;
+/// Space that stays ready behind them, since the engine readies more once it is used, with room for what is under way
+/// when a slice ends.
+const AHEAD_BYTES: u64 = PREPARE_BYTES_MAX + (8 << 20);
 
 /// A segment holds the most that a slice appends, and what stays ready behind it.
 const SEGMENT_BYTES: u64 = SLICE_BYTES_MAX + AHEAD_BYTES;
@@ -49,13 +50,12 @@ const SEGMENT_BYTES: u64 = SLICE_BYTES_MAX + AHEAD_BYTES;
 /// How much more a slice may append than the one before it would have in its time.
 const SLACK: f64 = 1.25;
 
-/// Bytes a second that space is readied for at most, for large batches and for small ones: readying them takes the
-/// larger part of a slice if more are appended.
+/// Bytes of a second of a slice at most, for large batches and for small ones: readying their space is a part of it.
 const LARGE_BYTES_PER_S: f64 = 1.2e9;
 const SMALL_BYTES_PER_S: f64 = 300e6;
 
-/// Slices, and the round before them that is not measured.
-const ROUNDS: u64 = SLICES as u64 + 1;
+/// Slices, and the shorter one before them that is not measured.
+const PASSES: u64 = SLICES as u64 + 1;
 
 /// A slice's warm-up, as a share of it.
 const WARM_UP: f64 = 0.2;
@@ -71,12 +71,12 @@ const fn partition_bytes(partitions: u64) -> u64 {
     if partitions > 1000 { 128 << 10 } else { 1536 << 10 }
 }
 
-/// Bytes that a slice of the row, planned to take `each`, may append, so that no space is readied while the
+/// The most bytes that a slice of the row, planned to take `each`, may append, so that no space is readied while the
 /// clock runs.
 fn slice_bytes(row: &Row, each: Duration) -> u64 {
     if row.partitions > 1 {
         let many = row.partitions;
-        return many * partition_bytes(many) / 2 / sharers(many) / ROUNDS;
+        return many * partition_bytes(many) / 2 / sharers(many) / PASSES;
     }
     let rate =
         if row.batch_bytes < LARGE_BYTES as u64 { SMALL_BYTES_PER_S } else { LARGE_BYTES_PER_S };
@@ -98,8 +98,8 @@ pub fn bytes_needed(rows: &[&Row], each: Duration) -> u64 {
     for row in rows.iter().filter(|row| appends(row)) {
         bytes += match row.partitions {
             1 => {
-                let bytes = slice_bytes(row, each) * ROUNDS;
-                bytes + (1 + bytes / SLICE_BYTES_MAX) * AHEAD_BYTES
+                let bytes = slice_bytes(row, each) * PASSES;
+                bytes + (2 + bytes / SLICE_BYTES_MAX) * AHEAD_BYTES
             }
             many => many * partition_bytes(many),
         };
@@ -127,8 +127,8 @@ struct Space {
 }
 
 impl Space {
-    /// Bytes for a slice of `time`, of which readying them takes a part: what is readied beyond what is used then is
-    /// time not measured. Without a slice before this one, a share of `most` as small as its warm-up is short.
+    /// Bytes for a slice of `time`, of which readying them takes a part, by the rates of the slice before it. The first
+    /// one has none: it is not measured, and a third as long as others.
     fn bytes(self, time: Duration, most: u64) -> u64 {
         const FIRST: u64 = 3;
         if self.append_per_s == 0.0 {

@@ -310,8 +310,8 @@ pub const COLD_MEMORY_SHARE: usize = 16;
 /// Reads of cold blocks in flight in a shard: a reader that is a day behind leaves the device to writers.
 pub const COLD_READS_IN_FLIGHT: usize = 2;
 
-/// Bytes of cold segments that a shard sends in a second of writes: while some are under way all the time. With writers
-/// that keep the disk busy for a quarter of the time it is four times as much, with none there is no bound.
+/// Bytes of cold segments that a shard sends in a second to all its readers together, while writes are under way
+/// without a pause. With writes for a quarter of the time it is four times as much, with none there is no bound.
 pub const COLD_BYTES_PER_S: u64 = 64 * 1024 * 1024;
 
 /// Blocks that were dropped from memory and are remembered, to tell what is read again.

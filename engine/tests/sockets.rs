@@ -356,6 +356,7 @@ fn a_service_that_stops_sends_what_is_queued_and_ends_what_does_not_end() {
         let serve = |local: Local, mut connection: Connection| async move {
             let Ok(Some(kind)) = connection.recv().await else { return };
             if kind[0] == b'e' {
+                connection.send(vec![9; 1]).await.unwrap();
                 // For ever, whatever is asked.
                 loop {
                     local.sleep(Duration::from_secs(3600)).await;
@@ -380,6 +381,8 @@ fn a_service_that_stops_sends_what_is_queued_and_ends_what_does_not_end() {
         endless.write_all(b"e").unwrap();
         // The first byte says that the send is under way; most of it waits for us.
         busy.read_exact(&mut [0; 1]).unwrap();
+        // A service that stops accepts nobody: this one is served by then.
+        endless.read_exact(&mut [0; 1]).unwrap();
         handle.stop(Duration::from_millis(1500));
         busy.write_all(b"too late").unwrap();
         let mut rest = Vec::new();

@@ -235,16 +235,15 @@ async fn copy(
         let begin = bytes.len();
         let segments = Segments::new(cx, id);
         let read = segments.read(range.base, (range.from, range.to), &mut bytes).await;
-        let (good, reached) = match &read {
-            Ok(()) => intact(&bytes[begin..], (next, segments.following(range.base))),
-            Err(_) => (0, next),
-        };
+        let (good, reached) = intact(&bytes[begin..], (next, segments.following(range.base)));
         next = reached;
         if begin + good == bytes.len() && read.is_ok() {
             continue;
         }
         bytes.truncate(begin + good);
         whole = false;
+        // What led here may be what is remembered of it.
+        cx.files.lookups().forget((id, range.base));
         // What is good of it is given first; the next fetch begins at the damage.
         if bytes.is_empty() {
             let (segment, pos) = (range.base, range.from.get());

@@ -1,5 +1,5 @@
-//! What lookups remember of segments: blocks of their indexes, and where the batches of an index interval are. Bounded
-//! in bytes; what was not used for long goes first.
+//! What lookups and fetches remember of segments: blocks of their indexes, where the batches of an index interval are,
+//! headers of batches, and where fetches ended. Bounded in bytes; what was not used for long goes first.
 //!
 //! A lookup among thousands of segments waits for memory more than for anything else, so that a use only leaves a mark
 //! where it reads anyway. The order in which things go is that of a queue with a second chance (Corbato's clock): one

@@ -263,6 +263,9 @@ impl<R: Ring, C: Clock> Shard<R, C> {
             let Some((number, op)) = self.cx.disk.pop() else { break };
             self.ring.push(Token::Procedure(number).encode(), op);
         }
+        // A group that a fault has ended is in flight for ever.
+        let journaled = state.journal.fault().is_none() && state.journal.in_flight() > 0;
+        state.writing = journaled || state.writes.in_flight() > 0;
         drop(state);
         net::push(&mut self.ring, &self.cx.net);
     }

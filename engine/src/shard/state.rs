@@ -151,6 +151,8 @@ pub(crate) struct State {
     pub(crate) time: Time,
     pub(crate) stats: ShardStats,
     pub(crate) watch: Stopwatch,
+    /// Writes of appends were under way at the end of the last turn.
+    pub(crate) writing: bool,
     pub(crate) closing: bool,
 }
 
@@ -207,6 +209,7 @@ impl State {
             time: Time::default(),
             stats: ShardStats::default(),
             watch: Stopwatch::new(),
+            writing: false,
             closing: false,
         }
     }

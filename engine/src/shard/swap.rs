@@ -345,6 +345,7 @@ fn leave_alone(cx: &Context, id: LogId, group: &[Part]) {
         if let Some((sealed, _)) = log.sealed_at(part.base) {
             (sealed.derived, sealed.swapped) = (Derived::Hopeless, swaps);
         }
+        cx.files.lookups().forget((id, part.base));
     }
 }
 

@@ -3,7 +3,8 @@
 //!
 //! Payload is not read. The first batch is found from the index, by the headers of at most one interval; where the
 //! bytes end is known for what the tail holds, and found from the index again where a segment is left or
-//! `max_bytes` are reached.
+//! `max_bytes` are reached. Headers of sealed segments are remembered, and which one a fetch ended before: a reader
+//! that goes on begins there without a look at the index or the disk.
 
 use crate::defects::{self, Defect};
 use crate::error::{Alteration, ReadError};
@@ -356,10 +357,12 @@ impl Walk<'_> {
         place: Place,
         (next, end): (Offset, Pos),
     ) -> Result<Option<(Pos, Seen)>, ReadError> {
+        let known = self.segments.known_from(place.base, next);
+        if let Some((pos, seen)) = known.filter(|(_, seen)| seen.end <= end) {
+            return Ok(Some((pos, seen)));
+        }
         let known = if next == place.base {
             Pos::ZERO
-        } else if let Some(known) = self.segments.known_from(place.base, next) {
-            known
         } else {
             self.segments.floor(place.base, next).await?
         };

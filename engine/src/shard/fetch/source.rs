@@ -16,6 +16,9 @@ use crate::types::{Offset, Pos};
 /// Looks that a read takes at where its bytes are: they may go from memory to the file, and on into a sealed one.
 const LOOKS_MAX: usize = 8;
 
+/// Headers that one fetch remembers: one that goes through a segment without its index displaces little.
+const REMEMBERED_MAX: usize = 64;
+
 /// A batch by its header alone.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Seen {
@@ -37,6 +40,7 @@ pub(super) struct Segments<'a> {
     cx: &'a Context,
     id: LogId,
     ahead: Ahead,
+    remembered: usize,
 }
 
 /// What was read ahead for headers.
@@ -59,7 +63,7 @@ impl<'a> Segments<'a> {
     pub(super) fn new(cx: &'a Context, id: LogId) -> Self {
         let stamp = cx.files.lookups().stamp();
         let ahead = Ahead { segment: Offset::ZERO, from: Pos::ZERO, bytes: Vec::new(), stamp };
-        Self { cx, id, ahead }
+        Self { cx, id, ahead, remembered: 0 }
     }
 
     pub(super) fn with<T>(&self, look: impl FnOnce(&mut State, LogId) -> T) -> T {
@@ -177,25 +181,31 @@ impl<'a> Segments<'a> {
         Ok(Some(seen))
     }
 
+    /// Whether it is not, or no more, one of the tail.
     fn is_sealed(&self, base: Offset) -> bool {
         self.with(|state, id| state.segment(id, base).is_none())
     }
 
-    /// Where the batch is that begins at `offset`, if a fetch ended before it not long ago.
-    pub(super) fn known_from(&self, base: Offset, offset: Offset) -> Option<Pos> {
+    /// The batch that begins at `offset`, if a fetch ended before it not long ago.
+    pub(super) fn known_from(&self, base: Offset, offset: Offset) -> Option<(Pos, Seen)> {
         let known = self.cx.files.lookups().one((self.id, base), Part::From(offset))?;
-        self.is_sealed(base).then_some(known.pos)
+        self.is_sealed(base).then(|| (known.pos, Seen::from(known)))
     }
 
     /// A fetch ends before this batch, and the next one begins with it.
-    pub(super) fn ends_before(&self, base: Offset, (pos, seen): (Pos, Seen)) {
+    pub(super) fn ends_before(&mut self, base: Offset, (pos, seen): (Pos, Seen)) {
         if self.is_sealed(base) {
+            self.remembered = 0;
             self.remember(base, Part::From(seen.base), (pos, seen));
         }
     }
 
-    /// Remembers a batch of a sealed segment, seen in what was read ahead.
-    fn remember(&self, base: Offset, part: Part, (pos, seen): (Pos, Seen)) {
+    /// Remembers a batch of a sealed segment, unless anything was forgotten since it was read.
+    fn remember(&mut self, base: Offset, part: Part, (pos, seen): (Pos, Seen)) {
+        if self.remembered == REMEMBERED_MAX {
+            return;
+        }
+        self.remembered += 1;
         let bytes = seen.end.since(pos) as u32;
         let extent = Extent { first: seen.base, last: seen.last, pos, bytes };
         let memo = Memo::Batches([extent].into());

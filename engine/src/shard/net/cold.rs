@@ -187,13 +187,18 @@ const ALWAYS: u64 = 1024;
 const SENDS: u64 = 8;
 
 impl Pace {
-    /// So many bytes were sent at `now_ns`, while writes were under way or not. Until when their sender waits.
+    /// So many bytes were sent at `now_ns`, while writes were under way or not. Until when their sender waits, if it
+    /// does.
     fn sent(&mut self, bytes: usize, now_ns: u64, writing: bool) -> Option<u64> {
         self.busy =
             self.busy - self.busy.div_ceil(SENDS) + if writing { ALWAYS / SENDS } else { 0 };
+        if self.busy == 0 {
+            self.due_ns = now_ns;
+            return None;
+        }
         let takes = bytes as u64 * 1_000_000_000 / COLD_BYTES_PER_S;
         self.due_ns = self.due_ns.max(now_ns) + takes * self.busy / ALWAYS;
-        (self.due_ns > now_ns).then_some(self.due_ns)
+        Some(self.due_ns)
     }
 }
 
@@ -322,8 +327,7 @@ impl Cold {
     pub(super) fn pause(&self, cx: &Context, bytes: usize) -> Option<u64> {
         let state = cx.state.borrow();
         let mut pace = self.pace.get();
-        let writing = state.writes.in_flight() + state.journal.in_flight() > 0;
-        let until = pace.sent(bytes, state.time.ns, writing);
+        let until = pace.sent(bytes, state.time.ns, state.writing);
         self.pace.set(pace);
         until
     }

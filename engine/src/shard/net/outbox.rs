@@ -274,7 +274,12 @@ impl Shared {
                         self.cx.tasks.sleep_until(now + SHORT_RETRY_NS).await;
                         continue;
                     }
-                    sent => sent?,
+                    Err(failure) => {
+                        // What led here may be what is remembered of the segment.
+                        self.cx.files.lookups().forget((range.id, part.base));
+                        return Err(failure);
+                    }
+                    Ok(sent) => sent,
                 };
                 part = rest(part, sent.count);
                 if sent.cold
