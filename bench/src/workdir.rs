@@ -1,11 +1,12 @@
 //! The data directory of a run: made, marked, and taken away again. Nothing is ever deleted that this tool
 //! did not make, and the marker file is the proof of that.
 
-use std::ffi::CString;
+use std::ffi::{CString, OsString};
 use std::fs::{self, File, OpenOptions};
-use std::io::{ErrorKind, Read, Seek, SeekFrom, Write};
+use std::io::{ErrorKind, Read};
 use std::os::fd::AsRawFd;
 use std::os::unix::ffi::OsStrExt;
+use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
 use std::{process, thread};
 
@@ -113,6 +114,10 @@ impl WorkDir {
     fn clear_leftovers(&mut self) -> Result<()> {
         let mut text = String::new();
         let read = self.marker.read_to_string(&mut text);
+        // A run that was killed between making its marker and writing it made nothing else.
+        if read.is_ok() && text.is_empty() && is_empty(&self.path)? {
+            return Ok(());
+        }
         let mut lines = text.lines();
         if read.is_err() || lines.next() != Some(FIRST_LINE) {
             self.keep = true;
@@ -145,10 +150,14 @@ impl WorkDir {
             .chain(self.made.iter().map(String::as_str))
             .collect();
         let text = lines.join("\n") + "\n";
-        let mut write = || {
-            self.marker.set_len(0)?;
-            self.marker.seek(SeekFrom::Start(0))?;
-            self.marker.write_all(text.as_bytes())
+        // In one call, so that a kill leaves one list or the other. Of a longer one before, empty lines stay until they
+        // are cut off.
+        let write = || {
+            let before = self.marker.metadata()?.len() as usize;
+            let mut bytes = text.clone().into_bytes();
+            bytes.resize(bytes.len().max(before), b'\n');
+            self.marker.write_all_at(&bytes, 0)?;
+            self.marker.set_len(text.len() as u64)
         };
         write().with_context(|| format!("cannot write {}", self.path.join(MARKER).display()))
     }
@@ -197,7 +206,8 @@ fn is_empty(path: &Path) -> Result<bool> {
         usage(format!("--dir {}: {e}; give a directory you may write to", path.display()))
     })?;
     // ext4 puts `lost+found` at the root of a fresh file system.
-    Ok(entries.all(|entry| entry.is_ok_and(|entry| entry.file_name() == "lost+found")))
+    let none = |name: OsString| name == "lost+found" || name == MARKER;
+    Ok(entries.all(|entry| entry.is_ok_and(|entry| none(entry.file_name()))))
 }
 
 fn open_marker(path: &Path) -> Result<File> {

@@ -93,6 +93,31 @@ fn a_foreign_file_of_the_markers_name_is_refused_and_untouched() {
 }
 
 #[test]
+fn a_run_killed_before_its_marker_was_written_is_in_nobodys_way() {
+    let scratch = Scratch::new("workdir-empty-marker");
+    let file = scratch.path().join(MARKER);
+    fs::write(&file, "").expect("written");
+    fs::write(scratch.path().join("note.txt"), b"mine").expect("written");
+    assert!(WorkDir::create(Some(scratch.path()), false).is_err(), "it holds something else");
+    assert!(file.exists());
+    fs::remove_file(scratch.path().join("note.txt")).expect("removed");
+    drop(WorkDir::create(Some(scratch.path()), false).expect("reused"));
+    assert!(!file.exists(), "removed as its own");
+}
+
+#[test]
+fn a_marker_always_names_all_that_is_there() {
+    let scratch = Scratch::new("workdir-names");
+    let path = scratch.path().join("data");
+    let mut dir = WorkDir::create(Some(&path), false).expect("made");
+    dir.subdir("first-of-two").expect("made");
+    dir.subdir("second").expect("made");
+    dir.remove_subdir("first-of-two").expect("removed");
+    let text = fs::read_to_string(path.join(MARKER)).expect("there");
+    assert_eq!(text, format!("{FIRST_LINE}\nsecond\n"));
+}
+
+#[test]
 fn two_runs_never_share_a_directory() {
     let scratch = Scratch::new("workdir-shared");
     let path = scratch.path().join("data");
