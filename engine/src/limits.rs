@@ -235,8 +235,9 @@ pub const KEEP_INTERVAL_NS: u64 = 30_000_000_000;
 pub const REMOVERS_MAX: usize = 1;
 
 /// A deleted file is cut shorter by so many bytes at a time: freeing a whole segment at once would hold up the file
-/// system's journal, and every flush that waits for it.
-pub const REMOVE_STEP_BYTES: u64 = 64 * 1024 * 1024;
+/// system's journal, and every flush that waits for it. With `discard` among the mount's options it holds up all writes
+/// too while the device discards: 11 ms for 64 MiB where this was chosen, 0.7 ms for 4 MiB (`cargo bench --bench keep`).
+pub const REMOVE_STEP_BYTES: u64 = 4 * 1024 * 1024;
 
 /// Time between two attempts to remove a deleted file, or to complete a swap, in nanoseconds.
 pub const KEEP_RETRY_NS: u64 = 1_000_000_000;

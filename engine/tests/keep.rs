@@ -84,6 +84,28 @@ fn retention_keeps_up_with_appends_and_readers_finish_or_are_told() {
 }
 
 #[test]
+fn a_large_partition_that_is_deleted_is_cut_up() {
+    everywhere("delete-large", |config| {
+        let config = Config { segment_bytes: 16 << 20, ..config };
+        let engine = Engine::open(config.clone()).unwrap();
+        let log = engine.log("kept", 0).unwrap();
+        for id in 0..320 {
+            log.append_blocking(batch([id], 64 << 10)).unwrap();
+        }
+        let written = bytes_of(&log);
+        engine.delete("kept", 0).unwrap();
+        // What is unlinked whole is not counted.
+        let freed = || engine.stats().iter().map(|stats| stats.bytes_freed).sum::<u64>();
+        eventually("space", || freed() >= written);
+        let of_it = |name: &str| name.starts_with("kept-0");
+        let left =
+            || std::fs::read_dir(&config.dir).unwrap().map(|entry| entry.unwrap().file_name());
+        eventually("its directory's end", || !left().any(|name| of_it(&name.to_string_lossy())));
+        engine.close().unwrap();
+    });
+}
+
+#[test]
 fn deleted_records_stay_deleted_and_bad_requests_change_nothing() {
     everywhere("delete-records", |config| {
         let engine = Engine::open(config.clone()).unwrap();

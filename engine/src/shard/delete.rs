@@ -7,13 +7,16 @@ use crate::error::{AppendError, ControlError, Fault};
 use crate::files::sync_directory;
 use crate::format::names;
 use crate::journal::LogId;
-use crate::log::Access;
+use crate::limits::REMOVE_STEP_BYTES;
+use crate::log::{Access, Log};
+use crate::types::{Offset, Pos};
 
 use super::Context;
 use super::checkpoint::wait_for_forced;
 use super::groups::Forced;
 use super::points;
 use super::prepare::fence;
+use super::remove::remove_log;
 use super::state::tell;
 
 /// Deletes the log. Acknowledged once no crash can bring it back: the directory's new name is durable, and what
@@ -23,11 +26,11 @@ use super::state::tell;
 pub(crate) async fn delete(cx: Context, id: LogId) -> Result<(), ControlError> {
     let dir = begin(&cx, id)?;
     quiesce(&cx, id).await?;
-    let (incarnation, name, data) = {
+    let (incarnation, name, data, large) = {
         let mut state = cx.state.borrow_mut();
         let data = state.dir.clone();
         let Some(log) = state.log(id) else { return Err(ControlError::Closed) };
-        (log.identity.incarnation, log.identity.name.clone(), data)
+        (log.identity.incarnation, log.identity.name.clone(), data, large_segments(log))
     };
     let aside = data.join(format!("{name}.{:016x}{}", incarnation.0, names::DELETED));
     if let Err(error) = set_aside(&cx, (dir, aside.clone()), data).await {
@@ -48,12 +51,19 @@ pub(crate) async fn delete(cx: Context, id: LogId) -> Result<(), ControlError> {
     // A partition re-created under the name must not find the recovery point of this one.
     cx.points.remove(&name);
     let _ = points::write(&cx).await;
-    let disk = cx.disk.clone();
-    drop(cx.tasks.spawn(async move {
-        // What is left of it, the next opening removes.
-        drop(disk.run(Op::RemoveDir { path: aside }).await);
-    }));
+    drop(cx.tasks.spawn(remove_log(cx.clone(), id, aside, large)));
     Ok(())
+}
+
+/// The segments of which more than one step is to be cut off, or nobody knows.
+fn large_segments(log: &Log) -> Vec<Offset> {
+    let is_large = |bytes: Option<u64>| bytes.is_none_or(|bytes| bytes > REMOVE_STEP_BYTES);
+    let sealed = log.sealed.iter().map(|sealed| (sealed.base, sealed.end.map(Pos::get)));
+    let tail = log
+        .tail
+        .iter()
+        .map(|segment| (segment.base(), Some(segment.prepared.max(segment.end()).get())));
+    sealed.chain(tail).filter(|&(_, bytes)| is_large(bytes)).map(|(base, _)| base).collect()
 }
 
 /// Renames the directory, durably.

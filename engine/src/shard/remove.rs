@@ -1,6 +1,7 @@
 //! Gives the space of deleted files back, in the background: cut shorter step by step, then unlinked. The ring does not
 //! carry these out on the shard's thread (the kernel's workers do), and never more than one at a time, so that neither
-//! appends nor the file system's journal wait for a whole segment's blocks to be freed.
+//! appends nor the file system's journal wait for a whole segment's blocks to be freed. Where the file system is mounted
+//! with `discard`, the device is told of each step, and carries out nothing else meanwhile.
 
 use std::io;
 use std::path::PathBuf;
@@ -8,6 +9,7 @@ use std::path::PathBuf;
 use crate::command::{Disk, FileHandle, Op, OpenMode};
 use crate::error::{ControlError, Fault};
 use crate::files::open;
+use crate::format::names;
 use crate::journal::LogId;
 use crate::limits::{KEEP_RETRY_NS, REMOVE_ATTEMPTS_MAX, REMOVE_STEP_BYTES};
 use crate::types::Offset;
@@ -51,6 +53,17 @@ pub(super) async fn remove(cx: Context, (id, base): (LogId, Offset), remains: Re
     }
 }
 
+/// Removes the directory of a log that is no more, with all that is in it; `large` are segments to be cut up first.
+/// What is left of it, the next opening removes.
+pub(super) async fn remove_log(cx: Context, id: LogId, dir: PathBuf, large: Vec<Offset>) {
+    for base in large {
+        let _permit = cx.removers.acquire().await;
+        // What can not be cut up goes whole.
+        drop(cut_up(&cx, id, &Remains::Named(dir.join(names::segment(base)))).await);
+    }
+    drop(cx.disk.run(Op::RemoveDir { path: dir }).await);
+}
+
 async fn cut_up(cx: &Context, id: LogId, remains: &Remains) -> io::Result<()> {
     let file = match remains {
         Remains::Open(file) => *file,
@@ -84,8 +97,10 @@ async fn shorten(cx: &Context, id: LogId, file: FileHandle) -> io::Result<()> {
             }
             state.time.ns
         };
-        // As long a pause as the step took: others have at least half of the journal's time.
-        cx.tasks.sleep_until(now + (now - began)).await;
+        // As long a pause as the step took: others have at least half of the journal's time, unless files come faster.
+        if !cx.removers.is_awaited() {
+            cx.tasks.sleep_until(now + (now - began)).await;
+        }
     }
     Ok(())
 }
