@@ -90,6 +90,9 @@ pub const PREPARE_FIRST_BYTES_MAX: u64 = 8 * 1024 * 1024;
 /// Time whose bytes a new segment gets ready at first, in milliseconds.
 pub const PREPARE_AHEAD_MS: u64 = 250;
 
+/// Space that is readied at once at most while other segments of the shard wait for theirs, in bytes.
+pub const PREPARE_BYTES_SHARED: u64 = 512 * 1024;
+
 /// Segments of a shard that are prepared at once.
 pub const PREPARERS_MAX: usize = 8;
 
@@ -101,6 +104,10 @@ pub const PREZERO_BYTES_AT_ONCE: u64 = 2 * 1024 * 1024;
 
 /// How often it is looked whether more zeros are due.
 pub const PREZERO_LOOK_NS: u64 = 500_000;
+
+/// Writes of zeros of a shard in flight, of one chunk each, while more segments want some than are prepared at once, and
+/// nobody waits for them: the next group waits behind them.
+pub const ZEROERS_MAX: usize = 1;
 
 /// Writes of zeros in flight per segment that is being prepared.
 pub const PREZERO_WRITES_IN_FLIGHT: usize = 2;

@@ -16,7 +16,7 @@ use crate::command::{Completion, Op};
 use crate::error::Fault;
 use crate::limits::{
     COMPACTORS_MAX, EXECUTOR_BUDGET, LOOKUP_BYTES_MAX, LOOKUP_BYTES_MIN, PREPARERS_MAX,
-    REMOVERS_MAX, RESEALERS_MAX, WRITES_IN_FLIGHT_MAX,
+    REMOVERS_MAX, RESEALERS_MAX, WRITES_IN_FLIGHT_MAX, ZEROERS_MAX,
 };
 use crate::local::Semaphore;
 use crate::ring::{Ring, Wait};
@@ -84,6 +84,8 @@ pub(crate) struct Context {
     pub(crate) points: Arc<Points>,
     /// Bounds how many segments are prepared at once: appends and checkpoints share the device with that.
     pub(crate) preparers: Semaphore,
+    /// Bounds the writes of zeros in flight that nobody waits for: appends wait behind them.
+    pub(crate) zeroers: Semaphore,
     /// Bounds how many sealed segments are read as a whole at once: a directory that Kafka made has many.
     pub(crate) resealers: Semaphore,
     /// Bounds how many deleted files are cut up at once.
@@ -128,6 +130,7 @@ impl<R: Ring, C: Clock> Shard<R, C> {
         state.time = now(&clock);
         let tasks = executor.spawner();
         let preparers = Semaphore::new(PREPARERS_MAX);
+        let zeroers = Semaphore::new(ZEROERS_MAX);
         let resealers = Semaphore::new(RESEALERS_MAX);
         let removers = Semaphore::new(REMOVERS_MAX);
         let compactors = Semaphore::new(COMPACTORS_MAX);
@@ -145,6 +148,7 @@ impl<R: Ring, C: Clock> Shard<R, C> {
             cold,
             points,
             preparers,
+            zeroers,
             resealers,
             removers,
             compactors,

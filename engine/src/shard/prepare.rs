@@ -10,8 +10,9 @@ use crate::files::{sync_directory, write_small};
 use crate::format::names;
 use crate::journal::LogId;
 use crate::limits::{
-    FULL_RETRY_NS, PREPARE_AHEAD_MS, PREPARE_BYTES_MAX, PREPARE_BYTES_MIN, PREPARE_FIRST_BYTES_MAX,
-    PREZERO_BYTES_AT_ONCE, PREZERO_BYTES_PER_MS_MIN, PREZERO_LOOK_NS, PREZERO_WRITES_IN_FLIGHT,
+    FULL_RETRY_NS, PREPARE_AHEAD_MS, PREPARE_BYTES_MAX, PREPARE_BYTES_MIN, PREPARE_BYTES_SHARED,
+    PREPARE_FIRST_BYTES_MAX, PREZERO_BYTES_AT_ONCE, PREZERO_BYTES_PER_MS_MIN, PREZERO_LOOK_NS,
+    PREZERO_WRITES_IN_FLIGHT,
 };
 use crate::log::{Access, Shape};
 use crate::segment::Segment;
@@ -20,8 +21,8 @@ use crate::types::{Offset, Pos, Prepare};
 use super::Context;
 use super::flush::until;
 use super::idle::make_room;
-use super::state::tell;
-use crate::local::join_bounded;
+use super::state::{State, tell};
+use crate::local::{Permit, join_bounded};
 
 /// How much is readied next: as much again as there is, within bounds.
 fn next_bytes(segment: &Segment) -> u64 {
@@ -172,7 +173,6 @@ fn next_job(cx: &Context, id: LogId, base: Offset) -> Job {
     }
     let from = segment.prepared.floor(shape.block);
     let to = (from.get() + next_bytes(segment)).max(wanted).min(limit.max(end.get()));
-    let to = to.min(from.get() + PREPARE_BYTES_MAX);
     Job::Extend { file, from, to: Pos::new(to).ceil(shape.block) }
 }
 
@@ -231,6 +231,9 @@ async fn extend(
     (from, to): (Pos, Pos),
 ) -> Result<(), Fault> {
     let _permit = cx.preparers.acquire().await;
+    // Many fill at the same pace, and want space at the same time: nobody's runs out while another gets much.
+    let most = if cx.preparers.is_awaited() { PREPARE_BYTES_SHARED } else { PREPARE_BYTES_MAX };
+    let to = to.min(Pos::new(from.get() + most));
     let len = to.since(from);
     let (how, zeros) = {
         let state = cx.state.borrow();
@@ -249,6 +252,7 @@ async fn extend(
             let pace = &pace;
             async move {
                 pace.wait(pos).await;
+                let _turn = pace.turn().await;
                 cx.disk.run(Op::Write { file, pos, data, durable: false }).await
             }
         });
@@ -296,27 +300,43 @@ impl<'a> Pace<'a> {
         }
     }
 
+    /// Waits for its turn to write, where many segments want zeros; urgent ones wait for nobody.
+    async fn turn(&self) -> Option<Permit> {
+        let many = self.cx.preparers.is_awaited();
+        let urgent = self.is_urgent(&mut self.cx.state.borrow_mut());
+        if many && !urgent { Some(self.cx.zeroers.acquire().await) } else { None }
+    }
+
     /// How many bytes are due by now; `None` if all are.
     fn due(&self) -> Option<u64> {
+        let mut state = self.cx.state.borrow_mut();
+        if self.cx.preparers.is_awaited() || self.is_urgent(&mut state) {
+            return None;
+        }
         // All of it is to be written when three quarters of what was ready before are used up.
         let ready = self.from.saturating_sub(self.end) / 4 * 3;
-        let mut state = self.cx.state.borrow_mut();
-        if ready == 0 || state.closing || self.cx.preparers.is_awaited() {
-            return None;
-        }
         let now_ns = state.time.ns;
-        let (id, base) = self.segment;
-        let log = state.log(id)?;
-        let open = log.access == Access::Open;
-        let segment = log.segment(base)?;
-        // A truncation, a deletion and a seal wait for it, and who asked for space.
-        if !open || segment.rolled || segment.prepare_goal > segment.prepared {
-            return None;
-        }
-        let came = segment.end().get().saturating_sub(self.end);
-        let by_bytes = came.saturating_mul(self.bytes) / ready;
+        let end = state.segment(self.segment.0, self.segment.1)?.end().get();
+        let by_bytes = end.saturating_sub(self.end).saturating_mul(self.bytes) / ready.max(1);
         let by_time = (now_ns - self.begun_ns) / 1_000_000 * PREZERO_BYTES_PER_MS_MIN;
         Some(by_bytes.max(by_time) + PREZERO_BYTES_AT_ONCE)
+    }
+
+    /// Whether somebody waits for these zeros to end, or will soon.
+    fn is_urgent(&self, state: &mut State) -> bool {
+        let (id, base) = self.segment;
+        if state.closing {
+            return true;
+        }
+        let Some(log) = state.log(id) else { return true };
+        let open = log.access == Access::Open;
+        let Some(segment) = log.segment(base) else { return true };
+        let ready = self.from.saturating_sub(segment.end().get());
+        // A truncation, a deletion and a seal wait for it, and who asked for space.
+        !open
+            || segment.rolled
+            || segment.prepare_goal > segment.prepared
+            || ready < ahead_bytes(segment) / 4
     }
 }
 
