@@ -105,8 +105,8 @@ pub const PREZERO_BYTES_AT_ONCE: u64 = 2 * 1024 * 1024;
 /// How often it is looked whether more zeros are due.
 pub const PREZERO_LOOK_NS: u64 = 500_000;
 
-/// Writes of zeros of a shard in flight, of one chunk each, while more segments want some than are prepared at once, and
-/// nobody waits for them: the next group waits behind them.
+/// Writes of zeros of a shard in flight, of one chunk each, while more segments want some than are prepared at once,
+/// and nobody waits for them: the next group waits behind them.
 pub const ZEROERS_MAX: usize = 1;
 
 /// Writes of zeros in flight per segment that is being prepared.
@@ -242,8 +242,8 @@ pub const KEEP_INTERVAL_NS: u64 = 30_000_000_000;
 pub const REMOVERS_MAX: usize = 1;
 
 /// A deleted file is cut shorter by so many bytes at a time: freeing a whole segment at once would hold up the file
-/// system's journal, and every flush that waits for it. With `discard` among the mount's options it holds up all writes
-/// too while the device discards: 11 ms for 64 MiB where this was chosen, 0.7 ms for 4 MiB (`cargo bench --bench keep`).
+/// system's journal, and every flush that waits for it. With `discard` among the mount's options it holds up all
+/// writes too while the device discards: 11 ms for 64 MiB where this was chosen (`cargo bench --bench keep`).
 pub const REMOVE_STEP_BYTES: u64 = 4 * 1024 * 1024;
 
 /// Time between two attempts to remove a deleted file, or to complete a swap, in nanoseconds.

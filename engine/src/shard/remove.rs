@@ -1,7 +1,7 @@
 //! Gives the space of deleted files back, in the background: cut shorter step by step, then unlinked. The ring does not
 //! carry these out on the shard's thread (the kernel's workers do), and never more than one at a time, so that neither
-//! appends nor the file system's journal wait for a whole segment's blocks to be freed. Where the file system is mounted
-//! with `discard`, the device is told of each step, and carries out nothing else meanwhile.
+//! appends nor the file system's journal wait for a whole segment's blocks to be freed. Where the file system is
+//! mounted with `discard`, the device is told of each step, and may carry out nothing else meanwhile.
 
 use std::io;
 use std::path::PathBuf;
