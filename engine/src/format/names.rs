@@ -60,6 +60,12 @@ pub fn segment(base: Offset) -> String {
     format!("{:020}.log", base.get())
 }
 
+/// Whether a file holds a segment's batches, whatever stands behind its name.
+#[must_use]
+pub fn is_of_segment(name: &str) -> bool {
+    name.split('.').nth(1) == Some("log")
+}
+
 /// A segment's offset index.
 #[must_use]
 pub fn index(base: Offset) -> String {
@@ -125,6 +131,8 @@ mod tests {
     fn names_are_those_of_kafka() {
         assert_eq!(segment(Offset::new(42)), "00000000000000000042.log");
         assert_eq!(segment_base("00000000000000000042.log"), Some(Offset::new(42)));
+        let aside = segment(Offset::new(42)) + DELETED;
+        assert!(is_of_segment(&aside) && !is_of_segment(&index(Offset::new(42))));
         for name in ["42.log", "0000000000000000004x.log", "00000000000000000042.index", "x"] {
             assert_eq!(segment_base(name), None);
         }

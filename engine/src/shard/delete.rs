@@ -7,9 +7,7 @@ use crate::error::{AppendError, ControlError, Fault};
 use crate::files::sync_directory;
 use crate::format::names;
 use crate::journal::LogId;
-use crate::limits::REMOVE_STEP_BYTES;
-use crate::log::{Access, Log};
-use crate::types::{Offset, Pos};
+use crate::log::Access;
 
 use super::Context;
 use super::checkpoint::wait_for_forced;
@@ -26,11 +24,11 @@ use super::state::tell;
 pub(crate) async fn delete(cx: Context, id: LogId) -> Result<(), ControlError> {
     let dir = begin(&cx, id)?;
     quiesce(&cx, id).await?;
-    let (incarnation, name, data, large) = {
+    let (incarnation, name, data) = {
         let mut state = cx.state.borrow_mut();
         let data = state.dir.clone();
         let Some(log) = state.log(id) else { return Err(ControlError::Closed) };
-        (log.identity.incarnation, log.identity.name.clone(), data, large_segments(log))
+        (log.identity.incarnation, log.identity.name.clone(), data)
     };
     let aside = data.join(format!("{name}.{:016x}{}", incarnation.0, names::DELETED));
     if let Err(error) = set_aside(&cx, (dir, aside.clone()), data).await {
@@ -51,19 +49,8 @@ pub(crate) async fn delete(cx: Context, id: LogId) -> Result<(), ControlError> {
     // A partition re-created under the name must not find the recovery point of this one.
     cx.points.remove(&name);
     let _ = points::write(&cx).await;
-    drop(cx.tasks.spawn(remove_log(cx.clone(), id, aside, large)));
+    drop(cx.tasks.spawn(remove_log(cx.clone(), id, aside)));
     Ok(())
-}
-
-/// The segments of which more than one step is to be cut off, or nobody knows.
-fn large_segments(log: &Log) -> Vec<Offset> {
-    let is_large = |bytes: Option<u64>| bytes.is_none_or(|bytes| bytes > REMOVE_STEP_BYTES);
-    let sealed = log.sealed.iter().map(|sealed| (sealed.base, sealed.end.map(Pos::get)));
-    let tail = log
-        .tail
-        .iter()
-        .map(|segment| (segment.base(), Some(segment.prepared.max(segment.end()).get())));
-    sealed.chain(tail).filter(|&(_, bytes)| is_large(bytes)).map(|(base, _)| base).collect()
 }
 
 /// Renames the directory, durably.

@@ -1,6 +1,7 @@
 //! Makes segment files and readies their space ahead of the bytes, so that an append is a pure overwrite and a
 //! full disk is found before anything is acknowledged.
 
+use std::cell::Cell;
 use std::path::PathBuf;
 
 use crate::buffers::CHUNK_BYTES_MAX;
@@ -70,7 +71,7 @@ pub(crate) async fn prepare(cx: Context, id: LogId, base: Offset) {
                 }
                 open(&cx, id, base, path).await
             }
-            Job::Extend { file, from, to } => extend(&cx, id, base, file, (from, to)).await,
+            Job::Extend { .. } => extend(&cx, id, base).await,
         };
         if let Err(fault) = result {
             if !fault.may_pass() {
@@ -173,6 +174,7 @@ fn next_job(cx: &Context, id: LogId, base: Offset) -> Job {
     }
     let from = segment.prepared.floor(shape.block);
     let to = (from.get() + next_bytes(segment)).max(wanted).min(limit.max(end.get()));
+    let to = to.min(from.get() + PREPARE_BYTES_MAX);
     Job::Extend { file, from, to: Pos::new(to).ceil(shape.block) }
 }
 
@@ -223,17 +225,10 @@ async fn open(cx: &Context, id: LogId, base: Offset, path: PathBuf) -> Result<()
     Ok(())
 }
 
-async fn extend(
-    cx: &Context,
-    id: LogId,
-    base: Offset,
-    file: FileHandle,
-    (from, to): (Pos, Pos),
-) -> Result<(), Fault> {
+async fn extend(cx: &Context, id: LogId, base: Offset) -> Result<(), Fault> {
     let _permit = cx.preparers.acquire().await;
-    // Many fill at the same pace, and want space at the same time: nobody's runs out while another gets much.
-    let most = if cx.preparers.is_awaited() { PREPARE_BYTES_SHARED } else { PREPARE_BYTES_MAX };
-    let to = to.min(Pos::new(from.get() + most));
+    // What is needed now: the queue may have been long.
+    let Job::Extend { file, from, to } = next_job(cx, id, base) else { return Ok(()) };
     let len = to.since(from);
     let (how, zeros) = {
         let state = cx.state.borrow();
@@ -244,11 +239,15 @@ async fn extend(
         Err(error) if error.raw_os_error() == Some(libc::EOPNOTSUPP) => {}
         other => drop(other.map_err(|e| Fault::new("reserving space", &e))?),
     }
+    let reached = Cell::new(to);
     if how == Prepare::Prezero {
+        reached.set(from);
         let pace = Pace::new(cx, (id, base), (from, to));
-        let writes = (from.get()..to.get()).step_by(CHUNK_BYTES_MAX).map(|pos| {
+        let chunks = (from.get()..to.get()).step_by(CHUNK_BYTES_MAX);
+        let writes = chunks.take_while(|&pos| !pace.is_over(pos)).map(|pos| {
             let bytes = (to.get() - pos).min(CHUNK_BYTES_MAX as u64) as usize;
             let data = zeros.slice(0..bytes);
+            reached.set(Pos::new(pos + bytes as u64));
             let pace = &pace;
             async move {
                 pace.wait(pos).await;
@@ -264,7 +263,8 @@ async fn extend(
     let synced = cx.disk.run(Op::Sync { file, data_only: true }).await;
     synced.map_err(|e| Fault::new("flushing prepared space", &e))?;
     let mut state = cx.state.borrow_mut();
-    state.stats.prepared_bytes += len;
+    let to = reached.get();
+    state.stats.prepared_bytes += to.since(from);
     if let Some(segment) = state.segment(id, base) {
         segment.prepared = segment.prepared.max(to);
     }
@@ -300,7 +300,16 @@ impl<'a> Pace<'a> {
         }
     }
 
-    /// Waits for its turn to write, where many segments want zeros; urgent ones wait for nobody.
+    /// Whether others get their turn before what begins at `pos` is written. Many fill at the same pace, and want space
+    /// at the same time: nobody's is to run out while another gets much.
+    fn is_over(&self, pos: u64) -> bool {
+        let mut state = self.cx.state.borrow_mut();
+        let Some(segment) = state.segment(self.segment.0, self.segment.1) else { return false };
+        let short = pos < segment.end().get() + ahead_bytes(segment) / 4;
+        pos - self.from >= PREPARE_BYTES_SHARED && !short && self.cx.preparers.is_awaited()
+    }
+
+    /// Waits for its turn to write, where many segments want zeros; not if they are urgent now.
     async fn turn(&self) -> Option<Permit> {
         let many = self.cx.preparers.is_awaited();
         let urgent = self.is_urgent(&mut self.cx.state.borrow_mut());

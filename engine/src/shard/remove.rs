@@ -6,7 +6,7 @@
 use std::io;
 use std::path::PathBuf;
 
-use crate::command::{Disk, FileHandle, Op, OpenMode};
+use crate::command::{Disk, Done, FileHandle, Op, OpenMode};
 use crate::error::{ControlError, Fault};
 use crate::files::open;
 use crate::format::names;
@@ -53,13 +53,19 @@ pub(super) async fn remove(cx: Context, (id, base): (LogId, Offset), remains: Re
     }
 }
 
-/// Removes the directory of a log that is no more, with all that is in it; `large` are segments to be cut up first.
-/// What is left of it, the next opening removes.
-pub(super) async fn remove_log(cx: Context, id: LogId, dir: PathBuf, large: Vec<Offset>) {
-    for base in large {
+/// Removes the directory of a log that is no more, which nobody reads: its segments are cut up one after another. What
+/// is left of it, the next opening removes.
+pub(super) async fn remove_log(cx: Context, id: LogId, dir: PathBuf) {
+    let listed = cx.disk.run(Op::List { path: dir.clone() }).await;
+    for name in listed.map(Done::into_names).unwrap_or_default() {
+        let path = dir.join(&name);
         let _permit = cx.removers.acquire().await;
-        // What can not be cut up goes whole.
-        drop(cut_up(&cx, id, &Remains::Named(dir.join(names::segment(base)))).await);
+        // What can not be removed alone goes with the directory.
+        if names::is_of_segment(&name) {
+            drop(cut_up(&cx, id, &Remains::Named(path)).await);
+        } else {
+            drop(cx.disk.run(Op::Unlink { path }).await);
+        }
     }
     drop(cx.disk.run(Op::RemoveDir { path: dir }).await);
 }
@@ -97,10 +103,8 @@ async fn shorten(cx: &Context, id: LogId, file: FileHandle) -> io::Result<()> {
             }
             state.time.ns
         };
-        // As long a pause as the step took: others have at least half of the journal's time, unless files come faster.
-        if !cx.removers.is_awaited() {
-            cx.tasks.sleep_until(now + (now - began)).await;
-        }
+        // As long a pause as the step took: others have at least half of the journal's time.
+        cx.tasks.sleep_until(now + (now - began)).await;
     }
     Ok(())
 }
