@@ -35,6 +35,11 @@ fn ahead_bytes(segment: &Segment) -> u64 {
     (segment.prepared.get() / 2).clamp(segment.first_bytes / 2, PREPARE_BYTES_MAX)
 }
 
+/// Whether less than a quarter of what is to be ready ahead of the bytes is, with space ready up to `ready`.
+fn runs_short(segment: &Segment, ready: u64) -> bool {
+    ready < segment.end().get() + ahead_bytes(segment) / 4
+}
+
 /// Up to where a segment's space is to be ready: ahead of its bytes, while more come, and not behind its end.
 pub(crate) fn wanted(prepare: Prepare, shape: Shape, segment: &Segment) -> u64 {
     let end = segment.end().ceil(shape.block).get();
@@ -305,8 +310,8 @@ impl<'a> Pace<'a> {
     fn is_over(&self, pos: u64) -> bool {
         let mut state = self.cx.state.borrow_mut();
         let Some(segment) = state.segment(self.segment.0, self.segment.1) else { return false };
-        let short = pos < segment.end().get() + ahead_bytes(segment) / 4;
-        pos - self.from >= PREPARE_BYTES_SHARED && !short && self.cx.preparers.is_awaited()
+        let enough = pos - self.from >= PREPARE_BYTES_SHARED && !runs_short(segment, pos);
+        enough && self.cx.preparers.is_awaited()
     }
 
     /// Waits for its turn to write, where many segments want zeros; not if they are urgent now.
@@ -340,12 +345,11 @@ impl<'a> Pace<'a> {
         let Some(log) = state.log(id) else { return true };
         let open = log.access == Access::Open;
         let Some(segment) = log.segment(base) else { return true };
-        let ready = self.from.saturating_sub(segment.end().get());
         // A truncation, a deletion and a seal wait for it, and who asked for space.
         !open
             || segment.rolled
             || segment.prepare_goal > segment.prepared
-            || ready < ahead_bytes(segment) / 4
+            || runs_short(segment, self.from)
     }
 }
 
