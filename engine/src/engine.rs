@@ -266,7 +266,8 @@ impl Engine {
     }
 
     /// Deletes a partition with all that is in it. Its handles then answer [`AppendError::Closed`]; a partition made
-    /// under the same name later is another one. Blocks until no crash can bring it back.
+    /// under the same name later is another one. Blocks until no crash can bring it back; its space is given back
+    /// behind that, step by step, and what is left when the engine closes by the next opening.
     ///
     /// [`AppendError::Closed`]: crate::error::AppendError::Closed
     ///

@@ -101,7 +101,21 @@ fn a_large_partition_that_is_deleted_is_cut_up() {
         let left =
             || std::fs::read_dir(&config.dir).unwrap().map(|entry| entry.unwrap().file_name());
         eventually("its directory's end", || !left().any(|name| of_it(&name.to_string_lossy())));
+        // Given up in the middle of it: the next opening removes what is left.
+        let log = engine.log("kept", 0).unwrap();
+        for id in 0..320 {
+            log.append_blocking(batch([id], 64 << 10)).unwrap();
+        }
+        engine.delete("kept", 0).unwrap();
+        engine.abandon();
+        let engine = Engine::open(config.clone()).unwrap();
+        assert!(!left().any(|name| of_it(&name.to_string_lossy())));
+        assert_eq!(
+            engine.log("kept", 0).unwrap().watermarks_blocking().unwrap().durable,
+            Offset::ZERO
+        );
         engine.close().unwrap();
+        verified(&config.dir);
     });
 }
 
