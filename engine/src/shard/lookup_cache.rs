@@ -1,9 +1,10 @@
-//! What lookups and fetches remember of segments: blocks of their indexes, where the batches of an index interval are,
-//! headers of batches, and where fetches ended. Bounded in bytes; what was not used for long goes first.
+//! What lookups and fetches remember of segments: blocks of their indexes, where batches are, and where fetches ended.
+//! Bounded in bytes; what was not used for long goes first.
 //!
-//! A lookup among thousands of segments waits for memory more than for anything else, so that a use only leaves a mark
-//! where it reads anyway. The order in which things go is that of a queue with a second chance (Corbato's clock): one
-//! that was used since it was queued is queued again.
+//! A lookup among thousands of segments waits for memory more than for anything else. Therefore batches, of which there
+//! are most, are kept within their segment's tree, in numbers of four bytes, and a use only leaves a mark where it reads
+//! anyway. The order in which things go is that of a queue with a second chance (Corbato's clock): one that was used
+//! since it was queued is queued again.
 
 use std::collections::{BTreeMap, HashMap, VecDeque};
 use std::rc::Rc;
@@ -11,8 +12,14 @@ use std::rc::Rc;
 use crate::journal::LogId;
 use crate::types::{Offset, Pos};
 
-/// Bytes that an entry takes beside its content, about.
-const OVERHEAD_BYTES: usize = 160;
+/// Bytes that a part takes beside its content, about.
+const PART_BYTES: usize = 160;
+
+/// Bytes that a batch takes, about, its share of a node and its place in the queue included.
+const BATCH_BYTES: usize = 96;
+
+/// Bytes that a segment takes of which anything is remembered, about.
+const SEGMENT_BYTES: usize = 256;
 
 /// Second chances that are given for room for one entry: then the next one goes, used or not.
 const CHANCES_MAX: usize = 16;
@@ -20,7 +27,7 @@ const CHANCES_MAX: usize = 16;
 /// Places in the queue of what was forgotten that are always borne.
 const VOID_MIN: usize = 64;
 
-/// What of a segment.
+/// What of a segment, but for where its batches are, as lookups by offset ask for them.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub(crate) enum Part {
     /// A block of the index by offset.
@@ -29,8 +36,6 @@ pub(crate) enum Part {
     Times(u32),
     /// How many entries the two indexes have.
     Counts,
-    /// Consecutive batches, the first of which holds this offset or follows it. To be got by [`LookupCache::batch`].
-    Batches(Offset),
     /// The batch that begins at this offset: a fetch ended before it, and the reader's next one begins there.
     From(Offset),
     /// The batch at this position.
@@ -57,18 +62,13 @@ pub(crate) enum Memo {
     Block(Rc<[u8]>),
     /// Entries of the index by offset and of that by time; `None` for one that is of no use.
     Counts([Option<u32>; 2]),
-    /// Consecutive batches.
-    Batches(Rc<[Extent]>),
+    /// A batch.
+    Batch(Extent),
 }
 
 impl Memo {
     fn bytes(&self) -> usize {
-        OVERHEAD_BYTES
-            + match self {
-                Self::Block(bytes) => bytes.len(),
-                Self::Counts(_) => 0,
-                Self::Batches(batches) => size_of_val(&**batches),
-            }
+        PART_BYTES + if let Self::Block(bytes) = self { bytes.len() } else { 0 }
     }
 }
 
@@ -80,28 +80,84 @@ pub(crate) struct Stamp(u64);
 
 struct Held {
     memo: Memo,
-    /// Its place in the queue.
-    ticket: u64,
     /// Whether it was used since it was queued.
     used: bool,
 }
 
-/// A place in the queue; void if what it names has another ticket by now, or is gone.
+/// A batch, by offsets from its segment's base. Its last offset is its key.
+struct Batch {
+    /// The lowest offset that leads to it: compaction may have taken away what was before its first.
+    from: u32,
+    first: u32,
+    pos: Pos,
+    bytes: u32,
+    /// Whether it was used since it was queued.
+    used: bool,
+}
+
+impl Batch {
+    /// Its key, and what is held of it; `None` if no index of the segment could name it.
+    fn of(extent: &Extent, (base, from): (Offset, Offset)) -> Option<(u32, Self)> {
+        let relative = |offset: Offset| u32::try_from(offset.get().checked_sub(base.get())?).ok();
+        let batch = Self {
+            from: relative(from)?,
+            first: relative(extent.first)?,
+            pos: extent.pos,
+            bytes: extent.bytes,
+            used: false,
+        };
+        Some((relative(extent.last)?, batch))
+    }
+
+    fn extent(&self, base: Offset, last: u32) -> Extent {
+        let absolute = |relative: u32| Offset::new(base.get() + i64::from(relative));
+        let (first, last) = (absolute(self.first), absolute(last));
+        Extent { first, last, pos: self.pos, bytes: self.bytes }
+    }
+}
+
+/// What is remembered of a segment.
+struct Known {
+    /// By the offset of their last record from the segment's base.
+    batches: BTreeMap<u32, Batch>,
+    parts: BTreeMap<Part, Held>,
+    /// Which of those that had its segment's name it is: places in the queue are of one.
+    birth: u64,
+}
+
+impl Known {
+    fn len(&self) -> usize {
+        self.batches.len() + self.parts.len()
+    }
+
+    fn bytes(&self) -> usize {
+        let parts: usize = self.parts.values().map(|held| held.memo.bytes()).sum();
+        SEGMENT_BYTES + self.batches.len() * BATCH_BYTES + parts
+    }
+}
+
+#[derive(Clone, Copy)]
+enum Slot {
+    Batch(u32),
+    Part(Part),
+}
+
+/// A place in the queue; void if what it names is gone.
 struct Queued {
-    ticket: u64,
     segment: Segment,
-    part: Part,
+    birth: u64,
+    slot: Slot,
 }
 
 /// The memory of lookups of a shard.
 pub(crate) struct LookupCache {
-    segments: HashMap<Segment, BTreeMap<Part, Held>>,
+    segments: HashMap<Segment, Known>,
     queue: VecDeque<Queued>,
     /// Places of the queue that are void.
     void: usize,
     bytes: usize,
     bytes_max: usize,
-    tickets: u64,
+    births: u64,
     forgets: u64,
 }
 
@@ -114,33 +170,35 @@ impl LookupCache {
             void: 0,
             bytes: 0,
             bytes_max,
-            tickets: 0,
+            births: 0,
             forgets: 0,
         }
     }
 
     /// What is remembered of a part.
     pub(crate) fn get(&mut self, segment: Segment, part: Part) -> Option<Memo> {
-        let held = self.segments.get_mut(&segment)?.get_mut(&part)?;
+        let held = self.segments.get_mut(&segment)?.parts.get_mut(&part)?;
         held.used = true;
         Some(held.memo.clone())
     }
 
-    /// The batch that holds `offset`, or the next one if compaction took that away.
-    pub(crate) fn batch(&mut self, segment: Segment, offset: Offset) -> Option<Extent> {
-        let parts = self.segments.get_mut(&segment)?;
-        let (_, held) =
-            parts.range_mut(Part::Batches(Offset::ZERO)..=Part::Batches(offset)).next_back()?;
-        let Memo::Batches(batches) = &held.memo else { unreachable!("a part is of one kind") };
-        let found = batches.get(batches.partition_point(|batch| batch.last < offset)).copied();
-        held.used |= found.is_some();
-        found
+    /// The batch of [`Part::From`] or [`Part::At`].
+    pub(crate) fn one(&mut self, segment: Segment, part: Part) -> Option<Extent> {
+        let Some(Memo::Batch(extent)) = self.get(segment, part) else { return None };
+        Some(extent)
     }
 
-    /// The one batch of [`Part::From`] or [`Part::At`].
-    pub(crate) fn one(&mut self, segment: Segment, part: Part) -> Option<Extent> {
-        let Some(Memo::Batches(batches)) = self.get(segment, part) else { return None };
-        batches.first().copied()
+    /// The batch that holds `offset`, or the next one if compaction took that away.
+    pub(crate) fn batch(&mut self, segment: Segment, offset: Offset) -> Option<Extent> {
+        let base = segment.1;
+        let relative = u32::try_from(offset.get().checked_sub(base.get())?).ok()?;
+        let (last, batch) =
+            self.segments.get_mut(&segment)?.batches.range_mut(relative..).next()?;
+        if batch.from > relative {
+            return None;
+        }
+        batch.used = true;
+        Some(batch.extent(base, *last))
     }
 
     /// What changes whenever something is forgotten: taken before what is to be remembered is read.
@@ -154,37 +212,78 @@ impl LookupCache {
             return;
         }
         self.bytes += memo.bytes();
-        self.tickets += 1;
-        let ticket = self.tickets;
-        self.queue.push_back(Queued { ticket, segment, part });
-        let held = Held { memo, ticket, used: false };
-        if let Some(was) = self.segments.entry(segment).or_default().insert(part, held) {
-            self.bytes -= was.memo.bytes();
-            self.void += 1;
+        let known = self.known(segment);
+        let birth = known.birth;
+        match known.parts.insert(part, Held { memo, used: false }) {
+            Some(was) => self.bytes -= was.memo.bytes(),
+            None => self.queue.push_back(Queued { segment, birth, slot: Slot::Part(part) }),
         }
         self.make_room();
-        self.sweep();
+    }
+
+    /// Remembers consecutive batches, the first of which holds `from` or follows it; unless something was forgotten
+    /// since the stamp.
+    pub(crate) fn put_batches(
+        &mut self,
+        segment: Segment,
+        mut from: Offset,
+        (batches, stamp): (&[Extent], Stamp),
+    ) {
+        if stamp != self.stamp() {
+            return;
+        }
+        for extent in batches {
+            let Some((last, mut batch)) = Batch::of(extent, (segment.1, from)) else { break };
+            from = extent.last.plus(1);
+            let known = self.known(segment);
+            let birth = known.birth;
+            if let Some(was) = known.batches.get_mut(&last) {
+                batch.from = batch.from.min(was.from);
+                *was = batch;
+                continue;
+            }
+            known.batches.insert(last, batch);
+            self.bytes += BATCH_BYTES;
+            self.queue.push_back(Queued { segment, birth, slot: Slot::Batch(last) });
+            self.make_room();
+        }
+    }
+
+    /// What is remembered of a segment, for something to be put into it.
+    fn known(&mut self, segment: Segment) -> &mut Known {
+        self.segments.entry(segment).or_insert_with(|| {
+            self.bytes += SEGMENT_BYTES;
+            self.births += 1;
+            Known { batches: BTreeMap::new(), parts: BTreeMap::new(), birth: self.births }
+        })
     }
 
     fn make_room(&mut self) {
         let mut chances = 0;
         while self.bytes > self.bytes_max {
             let Some(first) = self.queue.pop_front() else { break };
-            let Some(held) = find(&mut self.segments, &first) else {
+            let Some(used) = used(&mut self.segments, &first) else {
                 self.void -= 1;
                 continue;
             };
-            if std::mem::take(&mut held.used) && chances < CHANCES_MAX {
+            if std::mem::take(used) && chances < CHANCES_MAX {
                 chances += 1;
                 self.queue.push_back(first);
                 continue;
             }
-            self.bytes -= held.memo.bytes();
-            let parts = self.segments.get_mut(&first.segment).expect("it was just found");
-            parts.remove(&first.part);
-            if parts.is_empty() {
-                self.segments.remove(&first.segment);
-            }
+            self.remove(&first);
+        }
+    }
+
+    fn remove(&mut self, queued: &Queued) {
+        let Some(known) = self.segments.get_mut(&queued.segment) else { return };
+        self.bytes -= match queued.slot {
+            Slot::Batch(last) => known.batches.remove(&last).map_or(0, |_| BATCH_BYTES),
+            Slot::Part(part) => known.parts.remove(&part).map_or(0, |held| held.memo.bytes()),
+        };
+        if known.len() == 0 {
+            self.segments.remove(&queued.segment);
+            self.bytes -= SEGMENT_BYTES;
         }
     }
 
@@ -192,7 +291,7 @@ impl LookupCache {
     fn sweep(&mut self) {
         if self.void > VOID_MIN.max(self.queue.len() / 2) {
             let segments = &mut self.segments;
-            self.queue.retain(|queued| find(segments, queued).is_some());
+            self.queue.retain(|queued| used(segments, queued).is_some());
             self.void = 0;
         }
     }
@@ -200,11 +299,11 @@ impl LookupCache {
     /// Forgets a segment: it is cut, replaced or gone, or its indexes are in doubt.
     pub(crate) fn forget(&mut self, segment: Segment) {
         self.forgets += 1;
-        for held in self.segments.remove(&segment).unwrap_or_default().into_values() {
-            self.bytes -= held.memo.bytes();
-            self.void += 1;
+        if let Some(known) = self.segments.remove(&segment) {
+            self.bytes -= known.bytes();
+            self.void += known.len();
+            self.sweep();
         }
-        self.sweep();
     }
 
     /// Forgets a log.
@@ -218,13 +317,16 @@ impl LookupCache {
     }
 }
 
-/// What a place in the queue stands for.
-fn find<'a>(
-    segments: &'a mut HashMap<Segment, BTreeMap<Part, Held>>,
-    queued: &Queued,
-) -> Option<&'a mut Held> {
-    let held = segments.get_mut(&queued.segment)?.get_mut(&queued.part)?;
-    (held.ticket == queued.ticket).then_some(held)
+/// The mark of what a place in the queue stands for.
+fn used<'a>(segments: &'a mut HashMap<Segment, Known>, queued: &Queued) -> Option<&'a mut bool> {
+    let known = segments.get_mut(&queued.segment)?;
+    if known.birth != queued.birth {
+        return None;
+    }
+    match queued.slot {
+        Slot::Batch(last) => known.batches.get_mut(&last).map(|batch| &mut batch.used),
+        Slot::Part(part) => known.parts.get_mut(&part).map(|held| &mut held.used),
+    }
 }
 
 #[cfg(test)]
@@ -240,7 +342,7 @@ mod tests {
 
     #[test]
     fn what_was_used_last_stays_and_the_bytes_are_bounded() {
-        let mut cache = LookupCache::new(3 * (OVERHEAD_BYTES + 100));
+        let mut cache = LookupCache::new(SEGMENT_BYTES + 3 * (PART_BYTES + 100));
         for n in 0..3 {
             put(&mut cache, SEGMENT, Part::Offsets(n), 100);
         }
@@ -265,12 +367,14 @@ mod tests {
         };
         let mut put = |from: i64, batches: &[(i64, i64)]| {
             let stamp = cache.stamp();
-            let memo = Memo::Batches(batches.iter().map(extent).collect());
-            cache.put(SEGMENT, Part::Batches(Offset::new(from)), (memo, stamp));
+            let batches: Vec<Extent> = batches.iter().map(extent).collect();
+            cache.put_batches(SEGMENT, Offset::new(from), (&batches, stamp));
         };
         // Compaction took 0 to 4, 8 and 9, and 20 to 29.
         put(2, &[(5, 7), (10, 12)]);
         put(30, &[(30, 30)]);
+        // Once more, by one that asked for a later offset.
+        put(11, &[(10, 12)]);
         let stamp = cache.stamp();
         cache.put(SEGMENT, Part::Counts, (Memo::Counts([None; 2]), stamp));
         let mut first = |offset| cache.batch(SEGMENT, Offset::new(offset)).map(|it| it.first.get());
@@ -296,7 +400,8 @@ mod tests {
         put(&mut cache, SEGMENT, Part::Counts, 50);
         put(&mut cache, SEGMENT, Part::Counts, 10);
         put(&mut cache, other, Part::Counts, 10);
-        assert_eq!((cache.bytes, cache.queue.len() - cache.void), (2 * (OVERHEAD_BYTES + 10), 2));
+        let bytes = 2 * (SEGMENT_BYTES + PART_BYTES + 10);
+        assert_eq!((cache.bytes, cache.queue.len() - cache.void), (bytes, 2));
         cache.forget(SEGMENT);
         assert!(cache.get(SEGMENT, Part::Counts).is_none());
         assert!(cache.get(other, Part::Counts).is_some());
@@ -315,7 +420,7 @@ mod tests {
             if n % 3 == 0 {
                 cache.forget(segment);
             }
-            let held: usize = cache.segments.values().map(BTreeMap::len).sum();
+            let held: usize = cache.segments.values().map(Known::len).sum();
             assert_eq!(cache.queue.len() - cache.void, held);
             assert!(cache.queue.len() <= 2 * held + 2 * VOID_MIN, "{}", cache.queue.len());
         }
@@ -324,7 +429,7 @@ mod tests {
     #[test]
     fn room_is_made_even_if_all_of_it_is_in_use() {
         let all = 4 * CHANCES_MAX as u32;
-        let mut cache = LookupCache::new(all as usize * (OVERHEAD_BYTES + 10));
+        let mut cache = LookupCache::new(SEGMENT_BYTES + all as usize * (PART_BYTES + 10));
         for n in 0..all {
             put(&mut cache, SEGMENT, Part::Offsets(n), 10);
         }
@@ -334,5 +439,52 @@ mod tests {
         put(&mut cache, SEGMENT, Part::Offsets(all), 10);
         let held = cache.segments[&SEGMENT].len();
         assert_eq!((held, cache.queue.len()), (all as usize, all as usize));
+    }
+
+    #[test]
+    fn batches_go_one_by_one_when_room_is_made_and_those_in_use_stay() {
+        let mut cache = LookupCache::new(SEGMENT_BYTES + 4 * BATCH_BYTES);
+        let batch = |n: i64| {
+            let first = Offset::new(n);
+            Extent { first, last: first, pos: Pos::new(n as u64 * 61), bytes: 61 }
+        };
+        let stamp = cache.stamp();
+        let four: Vec<Extent> = (0..4).map(batch).collect();
+        cache.put_batches(SEGMENT, Offset::ZERO, (&four, stamp));
+        assert!(cache.batch(SEGMENT, Offset::ZERO).is_some());
+        cache.put_batches(SEGMENT, Offset::new(4), (&[batch(4), batch(5)], stamp));
+        let mut there = |n| cache.batch(SEGMENT, Offset::new(n)).map(|found| found.first.get());
+        assert_eq!(
+            [0, 1, 2, 3, 4, 5].map(&mut there),
+            [0, -1, -1, 3, 4, 5].map(|n| (n >= 0).then_some(n))
+        );
+        assert_eq!((cache.bytes, cache.queue.len()), (cache.bytes_max, 4));
+        cache.forget(SEGMENT);
+        assert_eq!((cache.bytes, cache.queue.len() - cache.void), (0, 0));
+        cache.put_batches(SEGMENT, Offset::ZERO, (&four, stamp));
+        assert!(cache.segments.is_empty(), "it was read before the segment was forgotten");
+    }
+
+    #[test]
+    fn what_no_index_could_name_is_not_remembered() {
+        let mut cache = LookupCache::new(1 << 20);
+        let far = i64::from(u32::MAX);
+        let extent = |first: i64, last: i64, pos: u64| Extent {
+            first: Offset::new(first),
+            last: Offset::new(last),
+            pos: Pos::new(pos),
+            bytes: 61,
+        };
+        let segment = (LogId(0), Offset::new(7));
+        let stamp = cache.stamp();
+        for batch in [extent(7, far + 8, 0), extent(6, 7, 0)] {
+            cache.put_batches(segment, batch.first, (&[batch], stamp));
+        }
+        assert!(cache.segments.is_empty() && cache.bytes == 0);
+        let last = extent(far + 7, far + 7, i32::MAX as u64);
+        cache.put_batches(segment, Offset::new(far + 5), (&[last], stamp));
+        assert_eq!(cache.batch(segment, Offset::new(far + 6)), Some(last));
+        assert_eq!([4, 8].map(|past| cache.batch(segment, Offset::new(far + past))), [None; 2]);
+        assert_eq!(cache.batch(segment, Offset::new(6)), None);
     }
 }

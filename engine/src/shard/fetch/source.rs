@@ -208,8 +208,8 @@ impl<'a> Segments<'a> {
         self.remembered += 1;
         let bytes = seen.end.since(pos) as u32;
         let extent = Extent { first: seen.base, last: seen.last, pos, bytes };
-        let memo = Memo::Batches([extent].into());
-        self.cx.files.lookups().put((self.id, base), part, (memo, self.ahead.stamp));
+        let memo = (Memo::Batch(extent), self.ahead.stamp);
+        self.cx.files.lookups().put((self.id, base), part, memo);
     }
 
     /// Appends the bytes `from..to` of a segment to `out`.

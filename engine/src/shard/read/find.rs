@@ -1,7 +1,5 @@
 //! Finds batches by offset and by time.
 
-use std::rc::Rc;
-
 use crate::batch::validate_stored;
 use crate::buffers::PAGE_BYTES;
 use crate::error::ReadError;
@@ -12,7 +10,7 @@ use crate::log::{Derived, Sealed, begun_by};
 use crate::segment::Segment;
 use crate::shard::Context;
 use crate::shard::keep::Glance;
-use crate::shard::lookup_cache::{Extent, Memo, Part};
+use crate::shard::lookup_cache::Extent;
 use crate::types::{BatchFound, Isolation, Offset, Pos};
 
 use super::known::{know, known};
@@ -94,9 +92,8 @@ async fn scan(
     // index, which is being written.
     passed.retain(|batch| durable.is_some_and(|durable| batch.last < durable));
     if let Some(first) = passed.first().filter(|_| !far && passed.len() <= NOTED_BATCHES_MAX) {
-        let part = Part::Batches(first.first.min(offset));
-        let memo = Memo::Batches(Rc::from(passed));
-        cx.files.lookups().put((id, place.base), part, (memo, place.stamp));
+        let from = first.first.min(offset);
+        cx.files.lookups().put_batches((id, place.base), from, (&passed, place.stamp));
     }
     Ok(found)
 }
