@@ -2,9 +2,9 @@
 //! Bounded in bytes; what was not used for long goes first.
 //!
 //! A lookup among thousands of segments waits for memory more than for anything else. Therefore batches, of which there
-//! are most, are kept within their segment's tree, in numbers of four bytes, and a use only leaves a mark where it reads
+//! are most, lie within their segment's tree, in numbers of four bytes, and a use only leaves a mark where it reads
 //! anyway. The order in which things go is that of a queue with a second chance (Corbato's clock): one that was used
-//! since it was queued is queued again.
+//! since it was queued is queued again. Consecutive batches that came together go together.
 
 use std::collections::{BTreeMap, HashMap, VecDeque};
 use std::rc::Rc;
@@ -15,8 +15,11 @@ use crate::types::{Offset, Pos};
 /// Bytes that a part takes beside its content, about.
 const PART_BYTES: usize = 160;
 
-/// Bytes that a batch takes, about, its share of a node and its place in the queue included.
-const BATCH_BYTES: usize = 96;
+/// Bytes that a run of consecutive batches takes beside them, about: its place in the queue.
+const RUN_BYTES: usize = 64;
+
+/// Bytes that a batch takes, about: its share of a node.
+const BATCH_BYTES: usize = 48;
 
 /// Bytes that a segment takes of which anything is remembered, about.
 const SEGMENT_BYTES: usize = 256;
@@ -91,19 +94,22 @@ struct Batch {
     first: u32,
     pos: Pos,
     bytes: u32,
-    /// Whether it was used since it was queued.
+    /// Which of its segment's runs it came with, and goes with.
+    run: u32,
+    /// Whether it was used since its run was queued.
     used: bool,
 }
 
 impl Batch {
     /// Its key, and what is held of it; `None` if no index of the segment could name it.
-    fn of(extent: &Extent, (base, from): (Offset, Offset)) -> Option<(u32, Self)> {
+    fn of(extent: &Extent, (base, from): (Offset, Offset), run: u32) -> Option<(u32, Self)> {
         let relative = |offset: Offset| u32::try_from(offset.get().checked_sub(base.get())?).ok();
         let batch = Self {
             from: relative(from)?,
             first: relative(extent.first)?,
             pos: extent.pos,
             bytes: extent.bytes,
+            run,
             used: false,
         };
         Some((relative(extent.last)?, batch))
@@ -121,28 +127,95 @@ struct Known {
     /// By the offset of their last record from the segment's base.
     batches: BTreeMap<u32, Batch>,
     parts: BTreeMap<Part, Held>,
+    /// Runs that are in the queue, and the number of the last one.
+    runs: usize,
+    last_run: u32,
     /// Which of those that had its segment's name it is: places in the queue are of one.
     birth: u64,
 }
 
 impl Known {
-    fn len(&self) -> usize {
-        self.batches.len() + self.parts.len()
+    /// Its places in the queue.
+    fn places(&self) -> usize {
+        self.runs + self.parts.len()
     }
 
     fn bytes(&self) -> usize {
         let parts: usize = self.parts.values().map(|held| held.memo.bytes()).sum();
-        SEGMENT_BYTES + self.batches.len() * BATCH_BYTES + parts
+        SEGMENT_BYTES + self.runs * RUN_BYTES + self.batches.len() * BATCH_BYTES + parts
+    }
+
+    /// Adds consecutive batches, the first of which holds `from` or follows it. What is there already stays as it is.
+    /// Returns the place in the queue of those that are new, and how many they are.
+    fn add(
+        &mut self,
+        (base, mut from): (Offset, Offset),
+        batches: &[Extent],
+    ) -> Option<(Slot, usize)> {
+        let run = self.last_run.wrapping_add(1);
+        let (mut low, mut high, mut added) = (u32::MAX, 0, 0);
+        for extent in batches {
+            let Some((last, batch)) = Batch::of(extent, (base, from), run) else { break };
+            from = extent.last.plus(1);
+            if let Some(was) = self.batches.get_mut(&last) {
+                was.from = was.from.min(batch.from);
+                continue;
+            }
+            self.batches.insert(last, batch);
+            (low, high, added) = (low.min(last), high.max(last), added + 1);
+        }
+        if added == 0 {
+            return None;
+        }
+        self.last_run = run;
+        self.runs += 1;
+        Some((Slot::Run { low, high, run }, added))
+    }
+
+    /// Takes the marks of use away from what a place in the queue stands for. Whether there were any.
+    fn take_used(&mut self, slot: Slot) -> bool {
+        match slot {
+            Slot::Part(part) => {
+                self.parts.get_mut(&part).is_some_and(|held| std::mem::take(&mut held.used))
+            }
+            Slot::Run { low, high, run } => {
+                let range = self.batches.range_mut(low..=high);
+                let own = range.filter(|(_, batch)| batch.run == run);
+                own.fold(false, |used, (_, batch)| std::mem::take(&mut batch.used) | used)
+            }
+        }
+    }
+
+    /// Removes what a place in the queue stands for. Returns its bytes.
+    fn remove(&mut self, slot: Slot) -> usize {
+        match slot {
+            Slot::Part(part) => self.parts.remove(&part).map_or(0, |held| held.memo.bytes()),
+            Slot::Run { low, high, run } => {
+                let before = self.batches.len();
+                let own = |(last, batch): (&u32, &Batch)| (batch.run == run).then_some(*last);
+                while let Some(last) = self.batches.range(low..=high).find_map(own) {
+                    self.batches.remove(&last);
+                }
+                self.runs -= 1;
+                RUN_BYTES + (before - self.batches.len()) * BATCH_BYTES
+            }
+        }
     }
 }
 
+/// What of a segment goes together.
 #[derive(Clone, Copy)]
 enum Slot {
-    Batch(u32),
     Part(Part),
+    /// The batches of one run, by the least and the greatest of their keys.
+    Run {
+        low: u32,
+        high: u32,
+        run: u32,
+    },
 }
 
-/// A place in the queue; void if what it names is gone.
+/// A place in the queue; void if its segment was forgotten since.
 struct Queued {
     segment: Segment,
     birth: u64,
@@ -226,27 +299,22 @@ impl LookupCache {
     pub(crate) fn put_batches(
         &mut self,
         segment: Segment,
-        mut from: Offset,
+        from: Offset,
         (batches, stamp): (&[Extent], Stamp),
     ) {
         if stamp != self.stamp() {
             return;
         }
-        for extent in batches {
-            let Some((last, mut batch)) = Batch::of(extent, (segment.1, from)) else { break };
-            from = extent.last.plus(1);
-            let known = self.known(segment);
-            let birth = known.birth;
-            if let Some(was) = known.batches.get_mut(&last) {
-                batch.from = batch.from.min(was.from);
-                *was = batch;
-                continue;
-            }
-            known.batches.insert(last, batch);
-            self.bytes += BATCH_BYTES;
-            self.queue.push_back(Queued { segment, birth, slot: Slot::Batch(last) });
-            self.make_room();
+        let known = self.known(segment);
+        let birth = known.birth;
+        if let Some((slot, added)) = known.add((segment.1, from), batches) {
+            self.bytes += RUN_BYTES + added * BATCH_BYTES;
+            self.queue.push_back(Queued { segment, birth, slot });
+        } else if known.places() == 0 {
+            self.segments.remove(&segment);
+            self.bytes -= SEGMENT_BYTES;
         }
+        self.make_room();
     }
 
     /// What is remembered of a segment, for something to be put into it.
@@ -254,7 +322,8 @@ impl LookupCache {
         self.segments.entry(segment).or_insert_with(|| {
             self.bytes += SEGMENT_BYTES;
             self.births += 1;
-            Known { batches: BTreeMap::new(), parts: BTreeMap::new(), birth: self.births }
+            let (batches, parts) = (BTreeMap::new(), BTreeMap::new());
+            Known { batches, parts, runs: 0, last_run: 0, birth: self.births }
         })
     }
 
@@ -262,28 +331,20 @@ impl LookupCache {
         let mut chances = 0;
         while self.bytes > self.bytes_max {
             let Some(first) = self.queue.pop_front() else { break };
-            let Some(used) = used(&mut self.segments, &first) else {
+            let Some(known) = of(&mut self.segments, &first) else {
                 self.void -= 1;
                 continue;
             };
-            if std::mem::take(used) && chances < CHANCES_MAX {
+            if known.take_used(first.slot) && chances < CHANCES_MAX {
                 chances += 1;
                 self.queue.push_back(first);
                 continue;
             }
-            self.remove(&first);
-        }
-    }
-
-    fn remove(&mut self, queued: &Queued) {
-        let Some(known) = self.segments.get_mut(&queued.segment) else { return };
-        self.bytes -= match queued.slot {
-            Slot::Batch(last) => known.batches.remove(&last).map_or(0, |_| BATCH_BYTES),
-            Slot::Part(part) => known.parts.remove(&part).map_or(0, |held| held.memo.bytes()),
-        };
-        if known.len() == 0 {
-            self.segments.remove(&queued.segment);
-            self.bytes -= SEGMENT_BYTES;
+            self.bytes -= known.remove(first.slot);
+            if known.places() == 0 {
+                self.segments.remove(&first.segment);
+                self.bytes -= SEGMENT_BYTES;
+            }
         }
     }
 
@@ -291,7 +352,7 @@ impl LookupCache {
     fn sweep(&mut self) {
         if self.void > VOID_MIN.max(self.queue.len() / 2) {
             let segments = &mut self.segments;
-            self.queue.retain(|queued| used(segments, queued).is_some());
+            self.queue.retain(|queued| of(segments, queued).is_some());
             self.void = 0;
         }
     }
@@ -301,7 +362,7 @@ impl LookupCache {
         self.forgets += 1;
         if let Some(known) = self.segments.remove(&segment) {
             self.bytes -= known.bytes();
-            self.void += known.len();
+            self.void += known.places();
             self.sweep();
         }
     }
@@ -317,16 +378,9 @@ impl LookupCache {
     }
 }
 
-/// The mark of what a place in the queue stands for.
-fn used<'a>(segments: &'a mut HashMap<Segment, Known>, queued: &Queued) -> Option<&'a mut bool> {
-    let known = segments.get_mut(&queued.segment)?;
-    if known.birth != queued.birth {
-        return None;
-    }
-    match queued.slot {
-        Slot::Batch(last) => known.batches.get_mut(&last).map(|batch| &mut batch.used),
-        Slot::Part(part) => known.parts.get_mut(&part).map(|held| &mut held.used),
-    }
+/// The segment that a place in the queue is of.
+fn of<'a>(segments: &'a mut HashMap<Segment, Known>, queued: &Queued) -> Option<&'a mut Known> {
+    segments.get_mut(&queued.segment).filter(|known| known.birth == queued.birth)
 }
 
 #[cfg(test)]
@@ -420,7 +474,7 @@ mod tests {
             if n % 3 == 0 {
                 cache.forget(segment);
             }
-            let held: usize = cache.segments.values().map(Known::len).sum();
+            let held: usize = cache.segments.values().map(Known::places).sum();
             assert_eq!(cache.queue.len() - cache.void, held);
             assert!(cache.queue.len() <= 2 * held + 2 * VOID_MIN, "{}", cache.queue.len());
         }
@@ -437,31 +491,38 @@ mod tests {
             assert!(cache.get(SEGMENT, Part::Offsets(n)).is_some(), "there is room for all");
         }
         put(&mut cache, SEGMENT, Part::Offsets(all), 10);
-        let held = cache.segments[&SEGMENT].len();
+        let held = cache.segments[&SEGMENT].places();
         assert_eq!((held, cache.queue.len()), (all as usize, all as usize));
     }
 
     #[test]
-    fn batches_go_one_by_one_when_room_is_made_and_those_in_use_stay() {
-        let mut cache = LookupCache::new(SEGMENT_BYTES + 4 * BATCH_BYTES);
+    fn batches_go_with_those_they_came_with_and_a_run_in_use_stays() {
+        let mut cache = LookupCache::new(SEGMENT_BYTES + 3 * (RUN_BYTES + 2 * BATCH_BYTES));
         let batch = |n: i64| {
             let first = Offset::new(n);
             Extent { first, last: first, pos: Pos::new(n as u64 * 61), bytes: 61 }
         };
         let stamp = cache.stamp();
-        let four: Vec<Extent> = (0..4).map(batch).collect();
-        cache.put_batches(SEGMENT, Offset::ZERO, (&four, stamp));
-        assert!(cache.batch(SEGMENT, Offset::ZERO).is_some());
-        cache.put_batches(SEGMENT, Offset::new(4), (&[batch(4), batch(5)], stamp));
-        let mut there = |n| cache.batch(SEGMENT, Offset::new(n)).map(|found| found.first.get());
-        assert_eq!(
-            [0, 1, 2, 3, 4, 5].map(&mut there),
-            [0, -1, -1, 3, 4, 5].map(|n| (n >= 0).then_some(n))
-        );
-        assert_eq!((cache.bytes, cache.queue.len()), (cache.bytes_max, 4));
+        let put = |cache: &mut LookupCache, numbers: &[i64]| {
+            let batches: Vec<Extent> = numbers.iter().copied().map(batch).collect();
+            cache.put_batches(SEGMENT, Offset::new(numbers[0]), (&batches, stamp));
+        };
+        let there = |cache: &mut LookupCache, n| cache.batch(SEGMENT, Offset::new(n)).is_some();
+        put(&mut cache, &[0, 1]);
+        // One of these is there already, and stays with those it came with.
+        put(&mut cache, &[1, 2, 3]);
+        put(&mut cache, &[4, 5]);
+        assert_eq!((cache.bytes, cache.queue.len()), (cache.bytes_max, 3));
+        put(&mut cache, &[4, 5]);
+        assert_eq!((cache.bytes, cache.queue.len()), (cache.bytes_max, 3), "nothing new");
+        assert!(there(&mut cache, 0));
+        put(&mut cache, &[6, 7]);
+        let held = [0, 1, 2, 3, 4, 5, 6, 7].map(|n| there(&mut cache, n));
+        assert_eq!(held, [true, true, false, false, true, true, true, true]);
+        assert_eq!((cache.bytes, cache.queue.len()), (cache.bytes_max, 3));
         cache.forget(SEGMENT);
         assert_eq!((cache.bytes, cache.queue.len() - cache.void), (0, 0));
-        cache.put_batches(SEGMENT, Offset::ZERO, (&four, stamp));
+        put(&mut cache, &[0, 1]);
         assert!(cache.segments.is_empty(), "it was read before the segment was forgotten");
     }
 
