@@ -11,12 +11,13 @@
 //!   written through the one `Chunk`.
 //! - Every block given out by the allocator has a reference count above zero, kept at its first page.
 
-use std::alloc::{Layout, alloc, dealloc, handle_alloc_error};
 use std::cell::{Cell, RefCell};
 use std::fmt;
 use std::ops::{Deref, Range};
 use std::ptr::NonNull;
 use std::rc::Rc;
+
+use memmap2::MmapMut;
 
 mod buddy;
 pub mod pool;
@@ -43,7 +44,10 @@ const HUGE_PAGE_BYTES: usize = 2 * 1024 * 1024;
 
 struct Memory {
     base: NonNull<u8>,
-    layout: Layout,
+    bytes: usize,
+    /// Holds `base` and all behind it. A mapping of its own: what the allocator has in store was touched before, in
+    /// small pages, and stays so.
+    _map: MmapMut,
     /// Bytes of the largest chunk.
     largest: usize,
     buddy: RefCell<Buddy>,
@@ -54,8 +58,8 @@ struct Memory {
 impl Memory {
     fn at(&self, page: u32, start: u32) -> NonNull<u8> {
         let offset = page as usize * PAGE_BYTES + start as usize;
-        assert!(offset <= self.layout.size(), "inside the arena");
-        // SAFETY: `offset` is at most the length of the one allocation that `base` begins.
+        assert!(offset <= self.bytes, "inside the arena");
+        // SAFETY: `offset` is at most the length of the part of the one mapping that `base` begins.
         unsafe { self.base.add(offset) }
     }
 
@@ -70,14 +74,6 @@ impl Memory {
         if refs.get() == 0 {
             self.buddy.borrow_mut().give(page, order);
         }
-    }
-}
-
-impl Drop for Memory {
-    fn drop(&mut self) {
-        // SAFETY: `base` came from `alloc` with this layout; no chunk or slice is left, each holds an
-        // `Rc` to this.
-        unsafe { dealloc(self.base.as_ptr(), self.layout) }
     }
 }
 
@@ -106,6 +102,9 @@ pub struct Arena(Rc<Memory>);
 
 impl Arena {
     /// Reserves `bytes`, rounded up to a whole largest chunk. Pages are touched only when used.
+    ///
+    /// # Panics
+    /// If the process may have no more address space.
     #[must_use]
     pub fn new(bytes: usize) -> Self {
         Self::of_chunks(bytes, CHUNK_BYTES_MAX)
@@ -115,25 +114,27 @@ impl Arena {
     /// larger than a shard's.
     ///
     /// # Panics
-    /// If `largest` is no power of two from [`CHUNK_BYTES_MAX`] to [`LARGE_CHUNK_BYTES_MAX`].
+    /// If `largest` is no power of two from [`CHUNK_BYTES_MAX`] to [`LARGE_CHUNK_BYTES_MAX`], or the process may have
+    /// no more address space.
     #[must_use]
     pub fn of_chunks(bytes: usize, largest: usize) -> Self {
         assert!(largest.is_power_of_two(), "blocks double in size");
         assert!((CHUNK_BYTES_MAX..=LARGE_CHUNK_BYTES_MAX).contains(&largest), "a size there is");
         let bytes = bytes.max(1).next_multiple_of(largest);
-        let layout = Layout::from_size_align(bytes, HUGE_PAGE_BYTES).expect("a sane size");
-        // SAFETY: the size is not zero.
-        let base = unsafe { alloc(layout) };
-        let Some(base) = NonNull::new(base) else { handle_alloc_error(layout) };
+        let mut map = MmapMut::map_anon(bytes + HUGE_PAGE_BYTES - PAGE_BYTES)
+            .unwrap_or_else(|error| panic!("no {bytes} bytes of memory are to be had: {error}"));
+        let before = map.as_ptr().align_offset(HUGE_PAGE_BYTES);
+        let base = NonNull::from(&mut map[before..before + bytes]).cast::<u8>();
         #[cfg(not(miri))]
-        // SAFETY: the range is the allocation just made; both advices leave its content alone.
+        // SAFETY: the range lies inside the mapping just made; the advice leaves its content alone.
         unsafe {
             libc::madvise(base.as_ptr().cast(), bytes, libc::MADV_HUGEPAGE);
         }
         let pages = (bytes / PAGE_BYTES) as u32;
         Self(Rc::new(Memory {
             base,
-            layout,
+            bytes,
+            _map: map,
             largest,
             buddy: RefCell::new(Buddy::new(pages, 0, order_of(largest))),
             refs: (0..pages).map(|_| Cell::new(0)).collect(),
@@ -149,7 +150,7 @@ impl Arena {
     /// All bytes.
     #[must_use]
     pub fn bytes(&self) -> usize {
-        self.0.layout.size()
+        self.0.bytes
     }
 
     /// Bytes not given out.
