@@ -30,11 +30,11 @@ pub const REQUEST_BYTES_MAX: usize = LARGE_CHUNK_BYTES_MAX;
 pub const SPLITS: [(usize, usize); 4] =
     [(64 << 10, 16), (128 << 10, 8), (256 << 10, 4), (512 << 10, 2)];
 
-/// Memory for the bytes that writes take turns with, in chunks of their own. Little enough that an ordinary user, who
-/// may lock 8 MiB in all his rings together, has it registered.
+/// Memory for the bytes that are written: each request in flight has its own, up to this much. Little enough that an
+/// ordinary user, who may lock 8 MiB in all his rings together, has it registered.
 pub const ARENA_BYTES: usize = 8 * CHUNK_BYTES_MAX;
 
-/// Fewest chunks, however large: no write is the same as the last.
+/// Fewest chunks, however large: no write is the same as one beside it.
 const CHUNKS_MIN: usize = 2;
 
 /// Memory for jobs: what is written, and what the job that reads most reads into.
@@ -46,7 +46,7 @@ pub fn arena(jobs: &[Job]) -> Arena {
     Arena::of_chunks(chunks(largest) * largest + read, largest)
 }
 
-/// How many chunks of that size writes take turns with.
+/// How many chunks of that size there are to write from.
 fn chunks(bytes: usize) -> usize {
     (ARENA_BYTES / bytes).max(CHUNKS_MIN)
 }
@@ -178,7 +178,7 @@ pub struct Device<R: Ring> {
     fields: Vec<Field>,
     data: Vec<Slice>,
     arena: Arena,
-    /// Requests so far, of all jobs: the next one takes other bytes than the last.
+    /// Requests so far, of all jobs.
     turn: usize,
     registered: bool,
 }
@@ -262,7 +262,8 @@ impl<R: Ring> Device<R> {
             } else if idle.len() == job.depth {
                 break;
             }
-            self.ring.enter(Wait::AtMost(Duration::from_secs(1))).context("the ring is broken")?;
+            // A signal ends the wait, too.
+            self.ring.enter(Wait::Forever).context("the ring is broken")?;
             while let Some(completion) = self.ring.pop() {
                 let done = completion.result;
                 let done =
@@ -297,7 +298,7 @@ impl<R: Ring> Device<R> {
         let len = job.request_bytes;
         let op = match job.direction {
             Direction::Write => {
-                Op::Write { file, pos, data: self.bytes_to_write(len), durable: job.durable }
+                Op::Write { file, pos, data: self.bytes_to_write(slot, len), durable: job.durable }
             }
             Direction::Read => {
                 let buf = spare.pop().expect("a chunk for each request");
@@ -309,11 +310,12 @@ impl<R: Ring> Device<R> {
         started
     }
 
-    fn bytes_to_write(&self, len: usize) -> Slice {
-        let chunk = &self.data[self.turn % self.data.len()];
-        // Each turn of the chunks takes its bytes from a place further on, in whole blocks.
-        let places = (chunk.len() - len) / BLOCK_BYTES + 1;
-        let at = self.turn / self.data.len() % places * BLOCK_BYTES;
+    /// A request's bytes are always those of its place among those in flight, and no more memory is written from than
+    /// is in flight: a virtual disk copies from it, and faster what a processor's cache still holds.
+    fn bytes_to_write(&self, slot: usize, len: usize) -> Slice {
+        let places = self.data[0].len() / len;
+        let chunk = &self.data[slot / places % self.data.len()];
+        let at = slot % places * len;
         chunk.slice(at..at + len)
     }
 
