@@ -287,7 +287,9 @@ impl LookupCache {
         self.bytes += memo.bytes();
         let known = self.known(segment);
         let birth = known.birth;
-        match known.parts.insert(part, Held { memo, used: false }) {
+        // Two looked for it at once: it is of use.
+        let used = known.parts.contains_key(&part);
+        match known.parts.insert(part, Held { memo, used }) {
             Some(was) => self.bytes -= was.memo.bytes(),
             None => self.queue.push_back(Queued { segment, birth, slot: Slot::Part(part) }),
         }
@@ -408,6 +410,17 @@ mod tests {
         // What is larger than all of it has no place.
         put(&mut cache, SEGMENT, Part::Counts, 10_000);
         assert!(!there(&mut cache, Part::Counts) && cache.bytes <= cache.bytes_max);
+    }
+
+    #[test]
+    fn what_two_looked_for_at_once_is_of_use() {
+        let mut cache = LookupCache::new(SEGMENT_BYTES + 2 * (PART_BYTES + 100));
+        for n in [0, 1, 0, 2] {
+            put(&mut cache, SEGMENT, Part::Offsets(n), 100);
+        }
+        let there = [0, 1, 2].map(|n| cache.get(SEGMENT, Part::Offsets(n)).is_some());
+        assert_eq!(there, [true, false, true]);
+        assert!(cache.bytes <= cache.bytes_max);
     }
 
     #[test]
