@@ -264,12 +264,15 @@ fn a_permit_granted_to_a_dropped_waiter_goes_to_the_next() {
     let mut first = Box::pin(semaphore.acquire());
     let Poll::Ready(permit) = first.as_mut().poll(&mut cx) else { panic!("a free permit") };
     let mut waiters: Vec<_> = (0..3).map(|_| Box::pin(semaphore.acquire())).collect();
+    assert!(!semaphore.is_awaited(), "nobody waits before it was polled");
     for waiter in &mut waiters {
         assert!(waiter.as_mut().poll(&mut cx).is_pending());
     }
     drop(waiters.remove(1));
     drop(permit);
+    assert!(semaphore.is_awaited(), "the last one still waits");
     drop(waiters.remove(0));
+    assert!(!semaphore.is_awaited(), "the last one has its permit, taken or not");
     let Poll::Ready(permit) = waiters[0].as_mut().poll(&mut cx) else { panic!("the last waiter") };
     drop(permit);
     let again = Box::pin(semaphore.acquire()).as_mut().poll(&mut cx).is_ready();
