@@ -60,7 +60,8 @@ pub enum Way {
 pub struct Served {
     log: LogHandle,
     at: SocketAddr,
-    /// Where requests begin, found out by a first pass.
+    shelf: Shelf,
+    /// Where requests begin, of what was filled in last; found out by a first pass.
     starts: Vec<i64>,
     _service: ServiceHandle<Result<(), NetError>>,
 }
@@ -77,28 +78,40 @@ impl Served {
         payload: &Payload,
     ) -> Result<Self> {
         log.set_flush_policy_blocking(FlushPolicy::Os)?;
-        let mut shelf = Shelf::new(BATCH_BYTES, &mut payload.cursor(0))?;
-        let mut memory = Vec::new();
-        for _ in 0..bytes / BATCH_BYTES as u64 {
-            memory = log.append_blocking(shelf.take(memory))?.buffer;
-        }
-        if seals {
-            log.roll_blocking()?;
-        }
-        log.flush_blocking()?;
+        let shelf = Shelf::new(BATCH_BYTES, &mut payload.cursor(0))?;
         let (ready, started) = channel();
         let topic = log.name().topic().to_owned();
         let service = engine.serve(0, move |local| serve(local, topic, ready))?;
         let at = started.recv().context("the server does not start")?;
-        let mut served = Self { log, at, starts: Vec::new(), _service: service };
-        served.starts = served.walk()?;
+        let mut served = Self { log, at, shelf, starts: Vec::new(), _service: service };
+        served.fill(bytes, seals)?;
         Ok(served)
     }
 
-    /// Reads it once. Returns where its requests begin.
-    fn walk(&self) -> Result<Vec<i64>> {
+    /// Appends so much, which is what is read from then on; seals it, or leaves it in a tail that has a reader.
+    fn fill(&mut self, bytes: u64, seals: bool) -> Result<()> {
+        let (mut memory, mut first) = (Vec::new(), None);
+        for _ in 0..bytes / BATCH_BYTES as u64 {
+            let appended = self.log.append_blocking(self.shelf.take(memory))?;
+            memory = appended.buffer;
+            if first.is_none() {
+                // What is written stays in memory for those who read a tail: here is one, from the first batch on.
+                self.log.read_blocking(appended.base_offset, BATCH_BYTES, Isolation::Dirty)?;
+                first = Some(appended.base_offset);
+            }
+        }
+        if seals {
+            self.log.roll_blocking()?;
+        }
+        self.log.flush_blocking()?;
+        self.starts = self.walk(first.context("a batch at least")?.get())?;
+        Ok(())
+    }
+
+    /// Reads it once, from there on. Returns where its requests begin.
+    fn walk(&self, mut offset: i64) -> Result<Vec<i64>> {
         let mut client = Client::connect(self.at)?;
-        let (mut starts, mut offset) = (Vec::new(), 0);
+        let mut starts = Vec::new();
         loop {
             client.ask(offset)?;
             let (bytes, next) = client.take()?;
@@ -274,12 +287,16 @@ impl Reads {
     ///
     /// # Errors
     /// If something fails.
-    pub fn slice(&self, way: Way, time: Duration) -> Result<Sample> {
+    pub fn slice(&mut self, way: Way, time: Duration) -> Result<Sample> {
         let _pinned = Pinned::to(self.cores.clients);
         let times = (time / 5, time / 5 * 4);
         let never = AtomicBool::new(false);
         match way {
-            Way::Tail => self.tail.read(times, &never),
+            Way::Tail => {
+                // Anew: of a tail that nobody read for a while memory holds nothing any more.
+                self.tail.fill(TAIL_BYTES, false)?;
+                self.tail.read(times, &never)
+            }
             Way::Sealed => self.sealed.read(times, &never),
             Way::Find(key) => self.finds.slice(self.site.engine(), key, times),
             Way::Pread => {

@@ -309,7 +309,7 @@ impl<'a> Rig<'a> {
             Arm::Engine => self.engine(row, time),
             Arm::Beside => self.beside(row, time),
             Arm::Read(way) => {
-                self.reads.as_ref().context("the logs to be read are not there")?.slice(way, time)
+                self.reads.as_mut().context("the logs to be read are not there")?.slice(way, time)
             }
             Arm::Recover | Arm::RawRead => unreachable!("not a row of slices"),
         }

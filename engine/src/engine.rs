@@ -16,7 +16,9 @@ use crate::error::{ControlError, OpenError};
 use crate::format::names;
 use crate::handle::{LogHandle, Remote};
 use crate::inspect::Rotten;
-use crate::limits::{FILES_MIN, FILES_RESERVED, RING_ENTRIES, SEGMENT_DATA_BYTES_MAX};
+use crate::limits::{
+    FILES_MIN, FILES_RESERVED, KEPT_FOR_READERS_NS, RING_ENTRIES, SEGMENT_DATA_BYTES_MAX,
+};
 use crate::log::Shape;
 use crate::recovery::{OpenedDirectory, Plan, Recovered, RecoveryReport, recover};
 use crate::ring::backend::{AnyRing, open_ring};
@@ -95,6 +97,7 @@ impl Engine {
             files_max: files_max(&config),
             retention: config.retention,
             scrub_bytes_per_s: config.scrub_bytes_per_s,
+            kept_for_readers_ns: KEPT_FOR_READERS_NS,
         };
         let facts = Facts {
             file_system: fs,

@@ -137,6 +137,17 @@ pub const CHECKPOINT_AGE_NS: u64 = 5_000_000_000;
 /// Least time between two checkpoints for want of memory, in nanoseconds.
 pub const PRESSURE_INTERVAL_NS: u64 = 5_000_000;
 
+/// Memory of a shard that is taken before written bytes that nobody reads are given back, an eighth of the arena at
+/// most: what appends, groups and write-back have under way, and no more than the last level of a processor's caches
+/// holds.
+pub const UNREAD_BYTES_MAX: usize = 16 << 20;
+
+/// How long written bytes of a tail that was read stay in memory for the next reader, in nanoseconds.
+pub const KEPT_FOR_READERS_NS: u64 = 10_000_000_000;
+
+/// While more than [`UNREAD_BYTES_MAX`] is taken, all logs are gone through for what may go this often, in nanoseconds.
+pub const SWEEP_INTERVAL_NS: u64 = 10_000_000_000;
+
 /// Files kept aside for all but segments: journals, small files, the embedder's own.
 pub const FILES_RESERVED: usize = 192;
 

@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 
 use ringmain::batch::batches;
 use ringmain::error::ReadError;
-use ringmain::types::{Isolation, Offset};
+use ringmain::types::{FlushPolicy, Isolation, Offset};
 use ringmain::{Config, Engine, Fetch, FetchFuture, LogHandle};
 
 use crate::support::{batch, block_on, everywhere, id_of};
@@ -165,5 +165,44 @@ fn appends_to_other_logs_do_not_wake_those_who_wait() {
             assert_eq!(block_on(future).unwrap().next, Offset::new(1));
         }
         assert!(logs.iter_mut().all(|(_, waiting)| pending(waiting)), "each log has its own");
+    });
+}
+
+/// The memory of one shard that is in use, looked at until it is as expected: bytes are given back when their write has
+/// ended, which may be behind the ack.
+fn used_mib(engine: &Engine, is_expected: impl Fn(u64) -> bool) -> u64 {
+    let mut used = 0;
+    for _ in 0..500 {
+        used = engine.stats()[0].memory_used_bytes >> 20;
+        if is_expected(used) {
+            break;
+        }
+        std::thread::sleep(Duration::from_millis(10));
+    }
+    used
+}
+
+#[test]
+fn written_bytes_stay_in_memory_for_those_who_read_the_tail_and_for_nobody_else() {
+    everywhere("fetch-memory", |config| {
+        let (memory_bytes, segment_bytes) = (128 << 20, 128 << 20);
+        let config = Config { shards: 1, memory_bytes, segment_bytes, ..config };
+        let engine = Engine::open(config).unwrap();
+        let log = engine.log("fetch", 0).unwrap();
+        log.set_flush_policy_blocking(FlushPolicy::Os).unwrap();
+        let fill = |from: u64| {
+            for n in from..from + 80 {
+                log.append_blocking(batch([n], 512 << 10)).unwrap();
+                if n > 80 {
+                    log.read_blocking(Offset::new(n as i64), 1, Isolation::Dirty).unwrap();
+                }
+            }
+        };
+        fill(0);
+        let unread = used_mib(&engine, |used| used < 20);
+        assert!(unread < 20, "{unread} MiB in use, of 40 written, which nobody reads");
+        fill(80);
+        let read = used_mib(&engine, |used| used >= 40);
+        assert!(read >= 40, "{read} MiB in use, of 40 written while the tail is read");
     });
 }

@@ -25,6 +25,7 @@ pub(crate) mod history;
 pub(crate) mod keep;
 pub(crate) mod plan;
 mod sealed;
+mod tail;
 
 pub(crate) use sealed::{Derived, Sealed, begun_by};
 
@@ -201,6 +202,8 @@ pub(crate) struct Log {
     pub(crate) keep: Keep,
     /// When it was looked at last whether the recovery point can be brought forward, in monotonic nanoseconds.
     pub(crate) pointed_ns: Option<u64>,
+    /// When somebody last read from its tail, or looked for something in it.
+    pub(crate) read_ns: Option<u64>,
 }
 
 /// What an `interval` policy counts.
@@ -262,6 +265,7 @@ impl Log {
             since_recovery_point: 0,
             keep: Keep::default(),
             pointed_ns: None,
+            read_ns: None,
         }
     }
 
@@ -338,16 +342,6 @@ impl Log {
         }
         let following = self.sealed.get(at + 1).map_or(self.tail[0].base(), |next| next.base);
         Some((&mut self.sealed[at], following))
-    }
-
-    /// The active segment.
-    pub(crate) fn active(&mut self) -> &mut Segment {
-        self.tail.back_mut().expect("a log has an active segment")
-    }
-
-    /// The tail segment with this base.
-    pub(crate) fn segment(&mut self, base: Offset) -> Option<&mut Segment> {
-        self.tail.iter_mut().find(|segment| segment.base() == base)
     }
 
     /// Whether the batch needs a new segment.

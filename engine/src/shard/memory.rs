@@ -3,7 +3,9 @@
 use crate::buffers::{CHUNK_BYTES_MAX, Chunk};
 use crate::error::AppendError;
 use crate::journal::LogId;
+use crate::limits::{SWEEP_INTERVAL_NS, UNREAD_BYTES_MAX};
 use crate::log::{Access, Log};
+use crate::types::{Offset, Pos};
 
 use super::inbox::{Arrivals, Request};
 use super::state::{Errand, State};
@@ -112,30 +114,64 @@ impl State {
         self.arena.chunk(bytes).or_else(|| self.reserve.chunk(bytes))
     }
 
-    /// Gives back memory of bytes that are in their file, when memory is wanted.
+    /// Appends `from..to` of a segment in the tail to `out`, if memory holds all of it.
+    pub(super) fn read_memory(
+        &mut self,
+        id: LogId,
+        base: Offset,
+        (from, to): (Pos, Pos),
+        out: &mut Vec<u8>,
+    ) -> bool {
+        let Some(segment) = self.segment(id, base) else { return false };
+        if segment.window.base() > from || segment.window.end() < to {
+            return false;
+        }
+        segment.window.visit(from, to, |bytes| out.extend_from_slice(bytes));
+        true
+    }
+
+    /// Gives back memory of bytes that are in their file: at once where nobody reads the log's tail, since memory that
+    /// is written again and again stays in the processor's caches, and else when it is wanted.
     pub(super) fn trim(&mut self, id: LogId) {
-        if self.arena.free_bytes() > self.arena.bytes() / 4 {
+        if self.arena.bytes() - self.arena.free_bytes() < self.unread_bytes_max() {
             return;
         }
+        let now = self.time.ns;
+        if now >= self.swept_ns + SWEEP_INTERVAL_NS {
+            // Of those whose readers are gone, and which nobody writes any more.
+            self.swept_ns = now;
+            return self.trim_all();
+        }
+        let (wanted, kept_ns) = (self.is_memory_wanted(), self.settings.kept_for_readers_ns);
         let Some(log) = self.log(id) else { return };
-        for segment in &mut log.tail {
-            let releasable = segment.releasable();
-            segment.window.release_to(releasable);
+        if wanted || !log.is_read(now, kept_ns) {
+            log.release_written();
         }
     }
 
-    /// Gives back all memory of bytes that are in their files; while memory is scarce also what is spare behind
-    /// idle tails.
+    /// Gives back all memory of bytes that are in their files, but of tails that are read while it is not wanted; while
+    /// memory is scarce also what is spare behind idle tails.
     pub(crate) fn trim_all(&mut self) {
+        let (wanted, now) = (self.is_memory_wanted(), self.time.ns);
         let scarce = self.is_short_of_memory() || self.arena.free_bytes() < self.arena.bytes() / 8;
+        let kept_ns = self.settings.kept_for_readers_ns;
         for log in self.logs.iter_mut().flatten() {
-            for segment in &mut log.tail {
-                let releasable = segment.releasable();
-                segment.window.release_to(releasable);
-                if scarce {
-                    segment.window.shrink(&self.arena, releasable);
-                }
+            if wanted || !log.is_read(now, kept_ns) {
+                log.release_written();
+            }
+            if scarce {
+                log.shrink(&self.arena);
             }
         }
+    }
+
+    /// How much may be taken before written bytes that nobody reads are given back.
+    fn unread_bytes_max(&self) -> usize {
+        UNREAD_BYTES_MAX.min(self.arena.bytes() / 8)
+    }
+
+    /// Whether what could be read from memory has to go: appends wait, or three quarters are taken.
+    fn is_memory_wanted(&self) -> bool {
+        self.is_short_of_memory() || self.arena.free_bytes() <= self.arena.bytes() / 4
     }
 }

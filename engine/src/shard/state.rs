@@ -49,6 +49,8 @@ pub(crate) struct Settings {
     pub(crate) scrub_bytes_per_s: u64,
     /// Segment files open at once, of tails and to be read; idle ones are closed beyond.
     pub(crate) files_max: usize,
+    /// How long written bytes of a tail that was read stay in memory for the next reader.
+    pub(crate) kept_for_readers_ns: u64,
 }
 
 impl Settings {
@@ -132,6 +134,8 @@ pub(crate) struct State {
     pub(super) released_bytes: u64,
     /// No checkpoint for want of memory before this time.
     pressure_ns: u64,
+    /// When memory was last looked for in all logs, for more than those that nobody reads may have was taken.
+    pub(super) swept_ns: u64,
     /// Whether a procedure watches the age of journal groups.
     pub(super) aging: bool,
     pub(crate) errands: VecDeque<Errand>,
@@ -197,6 +201,7 @@ impl State {
             starved_free: None,
             released_bytes: 0,
             pressure_ns: 0,
+            swept_ns: 0,
             aging: false,
             errands: VecDeque::new(),
             keeping: false,

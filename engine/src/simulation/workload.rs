@@ -190,6 +190,7 @@ pub(super) fn draw(seed: u64) -> (Setup, SimOptions) {
         segment_bytes: [64 << 10, 256 << 10, 1 << 20, 16 << 20][rng.below(4) as usize],
         journal_bytes: 4 << 20,
         memory_bytes: [8 << 20, 16 << 20][rng.below(2) as usize],
+        kept_for_readers_ns: [0, 1_000_000, 10_000_000_000][seed as usize % 3],
         seed,
     };
     let options =

@@ -82,6 +82,7 @@ pub(super) struct Setup {
     pub(super) segment_bytes: u64,
     pub(super) journal_bytes: u64,
     pub(super) memory_bytes: usize,
+    pub(super) kept_for_readers_ns: u64,
     /// Draws incarnations and epochs.
     pub(super) seed: u64,
 }
@@ -100,6 +101,7 @@ impl Default for Setup {
             segment_bytes: 1 << 30,
             journal_bytes: 4 << 20,
             memory_bytes: 16 << 20,
+            kept_for_readers_ns: 1_000_000,
             seed: 1,
         }
     }
@@ -574,6 +576,7 @@ fn node<P: Place>(
         durability: setup.durability,
         bounds: Bounds { direct_bytes: setup.direct_bytes, force_direct: false },
         global_flush: setup.global_flush,
+        kept_for_readers_ns: setup.kept_for_readers_ns,
     };
     let parts = Parts {
         dir: place.dir(),

@@ -196,8 +196,10 @@ fn begin(
     let reader = Reader::new(cx, id);
     let mark = super::current_mark(cx, id)?;
     let mut state = cx.state.borrow_mut();
+    let now = state.time.ns;
     let Some(log) = state.log(id) else { return Err(ReadError::Deleted) };
     check(log, ask, mark)?;
+    log.note_reader(ask.offset, now);
     let bound = match ask.isolation {
         Isolation::Durable => log.durable_end(),
         Isolation::Dirty => log.end(),

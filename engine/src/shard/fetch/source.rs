@@ -157,7 +157,7 @@ impl<'a> Segments<'a> {
         }
         let head_end = pos.plus(HEADER_BYTES as u64);
         let mut head = Vec::with_capacity(HEADER_BYTES);
-        if !self.with(|state, id| in_memory(state, id, base, (pos, head_end), &mut head)) {
+        if !self.with(|state, id| state.read_memory(id, base, (pos, head_end), &mut head)) {
             if !self.ahead.has(base, pos, head_end) {
                 let stamp = self.cx.files.lookups().stamp();
                 let to = pos.plus(HEADER_READ_BYTES).min(end);
@@ -225,7 +225,7 @@ impl<'a> Segments<'a> {
         let begin = out.len();
         for _ in 0..LOOKS_MAX {
             let at = from.plus((out.len() - begin) as u64);
-            if self.with(|state, id| in_memory(state, id, base, (at, to), out)) {
+            if self.with(|state, id| state.read_memory(id, base, (at, to), out)) {
                 return Ok(());
             }
             let memory = |state: &mut State, id| state.segment(id, base).map(|s| s.window.base());
@@ -238,20 +238,4 @@ impl<'a> Segments<'a> {
         let pos = from.get() + (out.len() - begin) as u64;
         Err(ReadError::Damaged { asked: base, segment: base, pos })
     }
-}
-
-/// Appends `from..to` of a segment in the tail to `out`, if memory holds all of it.
-fn in_memory(
-    state: &mut State,
-    id: LogId,
-    base: Offset,
-    (from, to): (Pos, Pos),
-    out: &mut Vec<u8>,
-) -> bool {
-    let Some(segment) = state.segment(id, base) else { return false };
-    if segment.window.base() > from || segment.window.end() < to {
-        return false;
-    }
-    segment.window.visit(from, to, |bytes| out.extend_from_slice(bytes));
-    true
 }

@@ -123,11 +123,5 @@ fn from_memory(
     if place.source == Source::Sealed {
         return false;
     }
-    let mut state = cx.state.borrow_mut();
-    let Some(segment) = state.segment(id, place.base) else { return false };
-    if segment.window.base() > from || segment.window.end() < to {
-        return false;
-    }
-    segment.window.visit(from, to, |bytes| out.extend_from_slice(bytes));
-    true
+    cx.state.borrow_mut().read_memory(id, place.base, (from, to), out)
 }
