@@ -262,7 +262,7 @@ impl<R: Ring> Device<R> {
             } else if idle.len() == job.depth {
                 break;
             }
-            // A signal ends the wait, too.
+            // Something is in flight, and its end is awaited. A timeout would be armed each time.
             self.ring.enter(Wait::Forever).context("the ring is broken")?;
             while let Some(completion) = self.ring.pop() {
                 let done = completion.result;

@@ -4,10 +4,23 @@ use std::fs;
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::thread::available_parallelism;
+use std::time::Instant;
 
+use memmap2::{Advice, MmapOptions};
+use ringmain::buffers::PAGE_BYTES;
 use serde::{Deserialize, Serialize};
 
+use crate::stats::median;
 use crate::workdir::free_bytes;
+
+/// Bytes of a huge page.
+const HUGE_PAGE_BYTES: usize = 2 << 20;
+
+/// Huge pages that are touched, to see what that takes.
+const TOUCHED: usize = 8;
+
+/// A kernel clears 2 MiB in a tenth of this; more is a host that has to find memory for its guest.
+const FIRST_TOUCH_US_MAX: f64 = 1000.0;
 
 /// All that is known of the machine. What the system does not say is absent.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
@@ -36,6 +49,8 @@ pub struct Env {
     pub load: Option<f64>,
     /// Clock source of the kernel.
     pub clock: Option<String>,
+    /// Microseconds until 2 MiB of memory are there when they are touched first, the median of eight.
+    pub first_touch_us: Option<f64>,
     /// The file system of the data directory.
     pub volume: Volume,
     /// What may spoil the figures, in words.
@@ -82,6 +97,7 @@ impl Env {
             cgroup_memory: cgroup("memory.max"),
             load: line("/proc/loadavg").and_then(|text| text.split(' ').next()?.parse().ok()),
             clock: line("/sys/devices/system/clocksource/clocksource0/current_clocksource"),
+            first_touch_us: first_touch_us(),
             volume: Volume::of(dir),
             warnings: Vec::new(),
         };
@@ -109,6 +125,13 @@ impl Env {
             doubts.push(
                 "the kernel's clock is slow to read; short latencies are overstated".to_owned(),
             );
+        }
+        if let Some(us) = self.first_touch_us.filter(|us| *us > FIRST_TOUCH_US_MAX) {
+            doubts.push(format!(
+                "2 MiB of memory take {:.1} ms when they are touched first: the host of this machine has to find them, \
+                 and percentiles above p99 show it (docs/benchmarking.md)",
+                us / 1000.0
+            ));
         }
         if self.volume.in_memory() {
             doubts.push(
@@ -237,6 +260,22 @@ fn kib(text: &str) -> Option<u64> {
     Some(text.strip_suffix(" kB")?.trim().parse::<u64>().ok()? << 10)
 }
 
+/// What the first touch of memory costs, huge page by huge page where the kernel has them.
+fn first_touch_us() -> Option<f64> {
+    let mut map = MmapOptions::new().len((TOUCHED + 1) * HUGE_PAGE_BYTES).map_anon().ok()?;
+    // Where there are none small pages are measured, which is what everybody else gets there.
+    map.advise(Advice::HugePage).ok();
+    let begin = map.as_ptr().align_offset(HUGE_PAGE_BYTES);
+    let touch = |bytes: &mut [u8]| {
+        let began = Instant::now();
+        bytes.iter_mut().step_by(PAGE_BYTES).for_each(|byte| *byte = 1);
+        began.elapsed().as_secs_f64() * 1e6
+    };
+    let touches =
+        map[begin..].chunks_exact_mut(HUGE_PAGE_BYTES).take(TOUCHED).map(touch).collect::<Vec<_>>();
+    median(touches)
+}
+
 fn driver(disk: &Path) -> Option<String> {
     let driver = fs::canonicalize(disk.join("device/driver")).ok()?;
     Some(driver.file_name()?.to_str()?.to_owned())
@@ -282,5 +321,16 @@ mod tests {
         let mut env = Env::capture(Path::new("."));
         env.volume.file_system = Some("tmpfs".to_owned());
         assert!(env.doubts().iter().any(|doubt| doubt.contains("in memory")));
+    }
+
+    #[test]
+    fn memory_that_its_host_has_to_find_is_said() {
+        let mut env = Env::capture(Path::new("."));
+        assert!(env.first_touch_us.expect("18 MiB of memory") > 0.0);
+        let says = |env: &Env| env.doubts().iter().any(|doubt| doubt.contains("touched first"));
+        env.first_touch_us = Some(5061.0);
+        assert!(says(&env));
+        env.first_touch_us = Some(148.0);
+        assert!(!says(&env), "the kernel clears it");
     }
 }
