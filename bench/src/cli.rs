@@ -46,7 +46,7 @@ Reads only. Exit codes: 0 sound, 1 damaged (file, position and offset are named)
 const REPAIR_EXAMPLES: &str = "\
 Examples:
   ringmain-bench verify ./data                                      says where the damage is
-  ringmain-bench repair ./data --partition orders-0 --cut-at 4711   4711 is the next offset from then on
+  ringmain-bench repair ./data --partition orders-0 --cut-at 4711   keeps offsets below 4711, which is given next
 
 What is cut off is kept beside the segments in files that end with .cut.void. Exit codes: 0 ok, 1 not cut, 2 a wrong
 flag or value.";
@@ -128,7 +128,8 @@ Examples:
   ringmain-bench report results/*-group results/*-os             several, on common axes
   ringmain-bench report results --out page.html                  all in a directory
   ringmain-bench report results/20260314-092655-host-claims      the page of a run of claims
-  ringmain-bench report results/*-sweep --picture front.svg      and a picture of its own, for a README
+  ringmain-bench report results/20260314-092655-host-sweep --picture front.svg
+                                                                 and a picture of its own, for a README
 
 The page needs no network. Exit codes: 0 ok, 1 a run is damaged, 2 a directory is no run's or of another schema.";
 
@@ -144,7 +145,7 @@ Examples:
   ringmain-bench man quick | man -l -
   ringmain-bench man --out ~/.local/share/man/man1";
 
-/// Proves or refutes, on your own disk, what is claimed of the ringmain log.
+/// Measures the ringmain log on your own disk, and tries what is claimed of message logs.
 #[derive(Debug, Parser)]
 #[command(name = "ringmain-bench", version, arg_required_else_help = true, after_help = BEGIN)]
 pub struct Cli {

@@ -13,7 +13,7 @@ use crate::clock::utc_stamp;
 use crate::json::command_line;
 use crate::output::{print, tell, write_whole};
 use crate::report::{self, RUNS_MAX, Runs};
-use crate::run::folder::FolderError;
+use crate::run::folder::{self, FolderError};
 use crate::usage::usage;
 use crate::verdict::Verdict;
 
@@ -125,8 +125,8 @@ fn runs_in(named: &[PathBuf]) -> Result<Vec<PathBuf>> {
         let mut inside = Vec::new();
         for entry in entries {
             let path = entry.map_err(told)?.path();
-            // Claims have a page of their own.
-            if is_run(&path) && claims::read(&path)?.is_none() {
+            // Other commands' documents have pages of their own; one that can't be read is told of.
+            if is_run(&path) && !matches!(folder::summary(&path), Err(FolderError::Kind { .. })) {
                 inside.push(path);
             }
         }

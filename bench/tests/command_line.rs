@@ -474,13 +474,14 @@ fn what_can_not_be_reported_is_said_and_no_page_is_left() {
         ("newer", "{\"schema\": 7}"),
         ("cut", "{\"schema\": 1, \"ki"),
         ("other", "{\"schema\": 1}"),
+        ("others/quick", "{\"schema\": 1}"),
     ] {
-        fs::create_dir(place.0.join(name)).expect("made");
+        fs::create_dir_all(place.0.join(name)).expect("made");
         fs::write(place.0.join(name).join("summary.json"), summary).expect("written");
     }
     fs::create_dir(place.0.join("empty")).expect("made");
     let before = place.names();
-    let cases: [(&[&str], i32, &str); 6] = [
+    let cases: [(&[&str], i32, &str); 7] = [
         (&["report"], WRONG_USE, "required arguments"),
         (&["report", "absent"], WRONG_USE, "absent: No such file"),
         (
@@ -490,7 +491,8 @@ fn what_can_not_be_reported_is_said_and_no_page_is_left() {
         ),
         (&["report", "newer"], WRONG_USE, "schema 7, and this tool reads 1"),
         (&["report", "cut", "newer"], DAMAGED, "cut/summary.json: no whole JSON document"),
-        (&["report", "other"], DAMAGED, "not of a run"),
+        (&["report", "other"], WRONG_USE, "a document of another command, not of a run"),
+        (&["report", "others"], WRONG_USE, "others: no summary.json in it"),
     ];
     for (arguments, code, told) in cases {
         let output = place.run(arguments);

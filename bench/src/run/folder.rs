@@ -40,7 +40,15 @@ pub enum FolderError {
         /// Its schema.
         found: String,
     },
-    /// It is another document.
+    /// It is another command's.
+    #[error("{path}: a document of {}, not of a run", kind.as_deref().unwrap_or("another command"))]
+    Kind {
+        /// Which file.
+        path: PathBuf,
+        /// What it says it is.
+        kind: Option<String>,
+    },
+    /// It is no document, or not what it says.
     #[error("{path}: {what}")]
     Format {
         /// Which file.
@@ -68,7 +76,7 @@ pub enum FolderError {
 impl FolderError {
     /// Whether it is not this tool's to read at all: the one who named it is wrong, not the run.
     pub fn is_foreign(&self) -> bool {
-        matches!(self, Self::NoRun(_) | Self::Schema { .. })
+        matches!(self, Self::NoRun(_) | Self::Schema { .. } | Self::Kind { .. })
     }
 }
 
@@ -180,7 +188,8 @@ pub fn summary(dir: &Path) -> Result<Document, FolderError> {
         return Err(FolderError::Schema { path, found: value["schema"].to_string() });
     }
     if value["kind"] != KIND {
-        return Err(bad(format!("a document of kind {}, not of a run", value["kind"])));
+        let kind = value["kind"].as_str().map(str::to_owned);
+        return Err(FolderError::Kind { path, kind });
     }
     serde_json::from_value(value).map_err(|e| bad(format!("not a summary of a run: {e}")))
 }
