@@ -42,8 +42,8 @@ pub struct Config {
     pub read_path: Option<ReadPath>,
     /// Which ring. Default [`Backend::Auto`].
     pub backend: Backend,
-    /// How long a shard spins before it sleeps, in microseconds. Default 0; 300 halves the ack of a lone
-    /// client at the cost of a core.
+    /// How long a shard spins before it sleeps, in microseconds. Default 0; more than a flush takes saves a lone client
+    /// one of two wake-ups an ack, at the cost of a core.
     pub spin_us: u32,
     /// Segment files open at once, of all shards together, 16 a shard at least; beyond that those used least recently
     /// are closed. Default 0: as many as the system lets the process have, less 192 for all else. A process with more

@@ -195,7 +195,7 @@ pub enum FlushPolicy {
     Group,
     /// Written; flushed at latest when the first of the bounds is reached.
     Interval {
-        /// Longest time between a write and its flush, in milliseconds.
+        /// Longest time between a write and the beginning of its flush, in milliseconds.
         ms: u32,
         /// Most bytes written and not flushed.
         bytes: u64,
