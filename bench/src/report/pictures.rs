@@ -131,7 +131,9 @@ pub(super) fn heat_maps(page: &mut String, runs: &[Subject]) {
     put(page, format_args!("<div class=\"{class}\">\n"));
     let drawn = runs.iter().enumerate().filter(|(_, run)| !run.moments.is_empty());
     for (nth, run) in drawn {
-        let mut map = Heat::new(longest(runs), run.moments.len().max(1) * moments_share(run, runs));
+        // A spoilt run may say that it lasted no time at all.
+        let moments = run.moments.len().max(1).saturating_mul(moments_share(run, runs));
+        let mut map = Heat::new(longest(runs), moments);
         for moment in &run.moments {
             map.add(f64::midpoint(moment.seconds.0, moment.seconds.1), &moment.bands);
         }
