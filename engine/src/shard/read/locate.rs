@@ -63,11 +63,11 @@ pub(crate) fn locate(
     let Some(log) = state.log(id) else { return Err(ReadError::Closed) };
     let marks = log.watermarks();
     let bound = bound(marks, isolation);
-    log.note_reader(offset, now);
     let out_of_range = ReadError::OutOfRange { asked: offset, start: marks.log_start, end: bound };
     if offset < marks.log_start || offset > bound {
         return Err(out_of_range);
     }
+    log.note_reader(offset, now);
     if offset == bound {
         return Ok(None);
     }
