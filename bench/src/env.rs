@@ -14,7 +14,7 @@ use crate::stats::median;
 use crate::workdir::free_bytes;
 
 /// Bytes of a huge page.
-const HUGE_PAGE_BYTES: usize = 2 << 20;
+pub const HUGE_PAGE_BYTES: usize = 2 << 20;
 
 /// Huge pages that are touched, to see what that takes.
 const TOUCHED: usize = 8;

@@ -11,6 +11,7 @@ use serde_json::Value;
 
 use crate::cores::{Cores, Pinned};
 use crate::device::{Device, Direction, Job, Plot, arena};
+use crate::env::HUGE_PAGE_BYTES;
 use crate::interrupt;
 use crate::output::print;
 use crate::payload::Payload;
@@ -38,9 +39,6 @@ const BUFFERS_BYTES_MIN: usize = 2 * HUGE_PAGE_BYTES;
 
 /// Requests that leave room behind each buffer, in [`BUFFERS_BYTES_MIN`], at any depth measured.
 const SMALL_BYTES: usize = 64 << 10;
-
-/// Bytes of a huge page.
-const HUGE_PAGE_BYTES: usize = 2 << 20;
 
 /// Flags of the command behind `scripts/device-against-fio`.
 #[derive(Args, Clone, Debug)]
