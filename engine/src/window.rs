@@ -85,12 +85,18 @@ impl Window {
     }
 
     fn spare(&self) -> usize {
-        self.pieces.iter().rev().take_while(|p| p.chunk.spare() > 0).map(|p| p.chunk.spare()).sum()
+        self.pieces.range(self.first_spare()..).map(|piece| piece.chunk.spare()).sum()
+    }
+
+    /// The first piece that is not full. Few are not, and they are the last.
+    fn first_spare(&self) -> usize {
+        let open = self.pieces.iter().rev().take_while(|piece| piece.chunk.spare() > 0).count();
+        self.pieces.len() - open
     }
 
     /// Appends `bytes`, for which room was reserved.
     pub(crate) fn append(&mut self, mut bytes: &[u8]) {
-        let first = self.pieces.partition_point(|piece| piece.chunk.spare() == 0);
+        let first = self.first_spare();
         self.end = self.end.plus(bytes.len() as u64);
         for piece in self.pieces.range_mut(first..) {
             let (now, later) = bytes.split_at(bytes.len().min(piece.chunk.spare()));

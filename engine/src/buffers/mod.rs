@@ -20,6 +20,7 @@ use std::rc::Rc;
 use memmap2::MmapMut;
 
 mod buddy;
+pub(crate) mod cache;
 pub mod pool;
 
 use buddy::{Buddy, ORDER_MAX, Zone};

@@ -16,6 +16,7 @@ use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::task::{Context, Poll, Waker};
 
 use crate::batch::Batch;
+use crate::buffers::cache::{self, Apart};
 use crate::error::{AppendError, Fault};
 use crate::journal::LogId;
 use crate::limits::{COPIED_BATCH_BYTES_MAX, COPIED_BYTES_MAX, REQUESTS_MAX};
@@ -83,7 +84,17 @@ impl Arrivals {
             taken: 0,
         }
     }
+
+    /// Where the next small request will be laid: its batch, and itself.
+    fn next(&self) -> (*const u8, *const Request) {
+        let (requests, _) = self.requests.as_slices();
+        let request = requests.as_ptr().wrapping_add(requests.len());
+        (self.copied.as_ptr().wrapping_add(self.copied.len()), request)
+    }
 }
+
+/// Bytes of the next batch that are fetched ahead.
+const AHEAD_BYTES: usize = 256;
 
 /// What an append came to.
 #[derive(Debug, PartialEq, Eq)]
@@ -120,9 +131,9 @@ pub(crate) type Call<C> = Box<dyn FnOnce(C) -> Pin<Box<dyn Future<Output = ()>>>
 
 /// What a shard shares with other threads. `C` is what a call gets to work with.
 pub(crate) struct Inbox<C> {
-    door: Mutex<Door<C>>,
+    door: Apart<Mutex<Door<C>>>,
     /// Whether something lies behind the door: to be asked in a spin, without the lock.
-    has_mail: AtomicBool,
+    has_mail: Apart<AtomicBool>,
     slots: Box<[Slot]>,
     budget_bytes: u64,
     wake: OnceLock<Arc<dyn Wake>>,
@@ -209,8 +220,8 @@ impl<C> Inbox<C> {
             closed: false,
         };
         Self {
-            door: Mutex::new(door),
-            has_mail: AtomicBool::new(false),
+            door: Apart(Mutex::new(door)),
+            has_mail: Apart(AtomicBool::new(false)),
             slots: (0..REQUESTS_MAX).map(|_| Slot(Mutex::new(Answer::Free))).collect(),
             budget_bytes: budget_bytes as u64,
             wake: OnceLock::new(),
@@ -278,7 +289,11 @@ impl<C> Inbox<C> {
             Body::Moved(mem::take(&mut buffer))
         };
         arrivals.requests.push_back(Request { log, ticket, at, records, crc, max_timestamp, body });
+        let (next_batch, next_request) = arrivals.next();
         self.leave_mail(door);
+        // The shard's core read that memory last: it comes while the sender is busy with something else.
+        cache::expect_writes(next_batch, AHEAD_BYTES);
+        cache::expect_writes(next_request.cast(), size_of::<Request>());
         Ok((ticket, buffer))
     }
 
