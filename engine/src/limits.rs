@@ -63,17 +63,23 @@ pub const DIRECT_ALONE_BYTES: u64 = 128 * 1024;
 /// Segments of one partition in its tail: the active one, and those that wait to be sealed.
 pub const TAIL_SEGMENTS_MAX: usize = 64;
 
-/// Journaled bytes of one partition from which they are written back without waiting for a checkpoint.
+/// Journaled bytes of one partition from which they are written back without waiting for a checkpoint. While more than
+/// that are yet to be, its groups go to the journal, however large: they would wait behind them.
 pub const WRITE_BACK_BYTES: u64 = 512 * 1024;
+
+/// Bytes in flight of what is written back, from which no other such write begins, each of which is at most a chunk:
+/// enough for a disk's bandwidth, and little to wait behind where a disk tells of no end before it has carried out all
+/// it was given.
+pub const WRITE_BACK_BYTES_IN_FLIGHT: u64 = 1024 * 1024;
+
+/// Writes in flight of what is written back.
+pub const WRITE_BACKS_IN_FLIGHT: usize = 32;
 
 /// Memory of a shard beside its arena, for writes that free memory: two journal groups in flight, and padded tails.
 pub const RESERVE_BYTES: usize = 3 * crate::buffers::CHUNK_BYTES_MAX;
 
 /// Largest copy that joins small chunks into one write.
 pub const COALESCED_BYTES_MAX: usize = 128 * 1024;
-
-/// Writes of a checkpoint in flight.
-pub const CHECKPOINT_WRITES_IN_FLIGHT: usize = 32;
 
 /// File flushes of a checkpoint in flight.
 pub const CHECKPOINT_SYNCS_IN_FLIGHT: usize = 16;

@@ -71,6 +71,9 @@ impl Pos {
     /// The first byte of a segment.
     pub const ZERO: Self = Self(0);
 
+    /// The largest position.
+    pub(crate) const MAX: Self = Self::new(i32::MAX as u64);
+
     /// Makes a position.
     ///
     /// # Panics

@@ -3,6 +3,7 @@
 
 use super::{Access, Log};
 use crate::limits::{DIRECT_GATHER_BYTES, WRITE_BACK_BYTES};
+use crate::segment::Segment;
 use crate::types::{FlushPolicy, Offset, Pos};
 
 /// A step of one segment.
@@ -21,8 +22,8 @@ pub(crate) enum Step {
         segment: Offset,
         /// One past the last byte, a block boundary.
         end: Pos,
-        /// Whether the write makes them durable and claims them.
-        durable: bool,
+        /// Who waits for it.
+        purpose: Purpose,
     },
     /// Write the padded last block (policies `os` and `interval`).
     WriteTail {
@@ -35,6 +36,17 @@ pub(crate) enum Step {
     Wait,
 }
 
+/// Who waits for a segment write.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Purpose {
+    /// Somebody waits until it is written: appends under `os`, a durable write behind it, a seal.
+    Written,
+    /// Appends under `group` wait until it is durable: it claims its bytes.
+    Durable,
+    /// The journal, for its room. It holds the bytes, so there is no hurry.
+    WriteBack,
+}
+
 /// What bears on the choice, beside the log itself.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Bounds {
@@ -45,14 +57,15 @@ pub(crate) struct Bounds {
 }
 
 impl Log {
-    /// The next step, if the log has work. Called again after each step is carried out.
-    pub(crate) fn step(&self, bounds: Bounds) -> Step {
+    /// The next step, if the log has work. Called again after each step is carried out. `may_write_back`: whether that
+    /// may be a write that nobody waits for.
+    pub(crate) fn step(&self, bounds: Bounds, may_write_back: bool) -> Step {
         if matches!(self.access, Access::Fenced(_) | Access::Damaged) {
             return Step::Wait;
         }
         for segment in &self.tail {
             let step = if self.policy == FlushPolicy::Group {
-                self.step_durable(segment, bounds)
+                self.step_durable(segment, bounds, may_write_back)
             } else {
                 self.step_written(segment)
             };
@@ -64,7 +77,7 @@ impl Log {
         Step::Wait
     }
 
-    fn step_durable(&self, segment: &crate::segment::Segment, bounds: Bounds) -> Step {
+    fn step_durable(&self, segment: &Segment, bounds: Bounds, may_write_back: bool) -> Step {
         let base = segment.base();
         if segment.needs_flush() {
             return if self.flushing { Step::Wait } else { Step::Flush };
@@ -78,36 +91,46 @@ impl Log {
             && !segment.needs_image()
             && whole > segment.claimed()
             && whole.since(segment.claimed()) >= direct_bytes;
-        if unclaimed > 0 && direct {
-            let journaled = segment.claimed().floor(self.shape.block);
-            if segment.write_issued() < journaled {
-                return Step::Write { segment: base, end: journaled, durable: false };
+        let journaled = segment.claimed().floor(self.shape.block);
+        let behind = journaled.get().saturating_sub(segment.write_issued().get());
+        // What the journal holds is written first. While much of it is yet to be, the journal takes these bytes too:
+        // better than to have them wait behind it.
+        let is_near = behind <= WRITE_BACK_BYTES || bounds.force_direct;
+        if unclaimed > 0 && direct && is_near {
+            if behind > 0 {
+                return Step::Write { segment: base, end: journaled, purpose: Purpose::Written };
             }
             // A second group goes out behind the first only once it has as many bytes: two halves, one in flight and
             // one gathering, keep the device busy with the fewest flushes.
             let in_flight = segment.claimed().since(segment.durable.done());
             if whole.since(segment.claimed()) >= in_flight.min(DIRECT_GATHER_BYTES) {
-                return Step::Write { segment: base, end: whole, durable: true };
+                return Step::Write { segment: base, end: whole, purpose: Purpose::Durable };
             }
             return Step::Wait;
+        }
+        let unwritten = segment.unwritten_claimed();
+        let write = |purpose| Step::Write {
+            segment: base,
+            end: segment.whole_end(segment.claimed()),
+            purpose,
+        };
+        let writable = segment.file.is_some() && segment.may_write();
+        // At once, group or no group: what piles up meanwhile would stand in the way of the groups behind it.
+        if may_write_back && writable && !segment.rolled && unwritten >= WRITE_BACK_BYTES {
+            return write(Purpose::WriteBack);
         }
         // What is left of a large group rides with the next one while one is in flight.
         if unclaimed > 0 && segment.durable_writes() == 0 {
             return Step::Journal { segment: base, end };
         }
-        if segment.file.is_some()
-            && segment.may_write()
-            && (segment.unwritten_claimed() >= WRITE_BACK_BYTES
-                || segment.rolled && segment.unwritten_claimed() > 0)
-        {
-            // No more bytes come to a rolled segment, and its seal waits for these.
-            let whole = segment.whole_end(segment.claimed());
-            return Step::Write { segment: base, end: whole, durable: false };
+        // No more bytes come to a rolled segment, and its seal waits for these.
+        if writable && segment.rolled && unwritten > 0 {
+            return write(Purpose::Written);
         }
         Step::Wait
     }
 
-    fn step_written(&self, segment: &crate::segment::Segment) -> Step {
+    fn step_written(&self, segment: &Segment) -> Step {
         let base = segment.base();
         if segment.needs_image() {
             // The padded tail is durable: its block is rewritten only under an image in the journal.
@@ -130,7 +153,7 @@ impl Log {
         if whole > segment.write_issued() {
             let bytes = whole.since(segment.write_issued());
             if idle || bytes >= DIRECT_GATHER_BYTES {
-                return Step::Write { segment: base, end: whole, durable: false };
+                return Step::Write { segment: base, end: whole, purpose: Purpose::Written };
             }
             return Step::Wait;
         }

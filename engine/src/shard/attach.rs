@@ -11,6 +11,7 @@ use crate::index::Index;
 use crate::journal::LogId;
 use crate::local::join_bounded;
 use crate::log::keep::{Keep, counts_as};
+use crate::log::plan::Purpose;
 use crate::log::{Access, Identity, Log, Sealed};
 use crate::recovery::{Active, Recovered, write_partition_meta};
 use crate::segment::{Reopened, Segment};
@@ -338,7 +339,7 @@ async fn bring_to_file(cx: &Context, id: LogId, goal: (Offset, Pos)) -> Result<(
         if segment.file.is_some() && segment.may_write() {
             let whole = segment.whole_end(segment.claimed());
             if whole > segment.write_issued() {
-                state.write(id, base, whole, false);
+                state.write(id, base, whole, Purpose::Written);
                 return false;
             } else if segment.may_pad() {
                 state.write_tail(id, base, true);

@@ -3,14 +3,16 @@
 //! Runs in the background from half a journal on, so that an append does not wait for it. The crash schedule
 //! stands in `docs/durability.md`; the order here is what it proves: write, flush, release, announce.
 
-use std::collections::{BTreeMap, VecDeque};
+use std::cmp::Reverse;
+use std::collections::VecDeque;
 
 use crate::command::{Disk, FileHandle, Op};
 use crate::defects::{self, Defect};
 use crate::error::Fault;
 use crate::journal::{LogId, Reference};
-use crate::limits::{CHECKPOINT_AGE_NS, CHECKPOINT_SYNCS_IN_FLIGHT, CHECKPOINT_WRITES_IN_FLIGHT};
-use crate::log::Access;
+use crate::limits::{CHECKPOINT_AGE_NS, CHECKPOINT_SYNCS_IN_FLIGHT, WRITE_BACKS_IN_FLIGHT};
+use crate::log::plan::Purpose;
+use crate::log::{Access, Log};
 use crate::types::{Offset, Pos};
 
 use super::Context;
@@ -65,12 +67,11 @@ pub(crate) async fn checkpoint(cx: Context, extent: Extent) -> bool {
     // A padded tail may still be needed after the whole blocks: twice is enough, the bound is for safety.
     for _ in 0..16 {
         // What is known to be stuck first: it needs room in the journal, of which appends leave less by the hour.
-        let fenced = fenced(&cx.state.borrow(), until, &carried);
+        let (fenced, items) = collect(&cx.state.borrow(), until, &carried);
         if !carry(&cx, until, &fenced).await {
             return false;
         }
         carried.extend(fenced);
-        let items = collect(&cx.state.borrow(), until, &carried);
         if items.is_empty() {
             break;
         }
@@ -82,15 +83,22 @@ pub(crate) async fn checkpoint(cx: Context, extent: Extent) -> bool {
         if !defects::is(Defect::FreeBeforeFlush) {
             flush(&cx, &items).await;
         }
-        if cx.state.borrow().journal.fault().is_some() {
+        let state = cx.state.borrow();
+        if state.journal.fault().is_some() {
             return false;
+        }
+        if items.iter().all(|item| is_safe(&state, item)) {
+            break;
         }
     }
     let mut state = cx.state.borrow_mut();
     let state = &mut *state;
-    let logs = &mut state.logs;
+    let logs = &state.logs;
+    let mut reached = BySegment::new(logs.len());
     let freed = state.journal.release(|sequence, reference| {
-        is_flushed(logs[reference.log.0 as usize].as_deref(), reference)
+        let log = logs[reference.log.0 as usize].as_deref();
+        let flushed = *reached.get(reference, || flushed_to(log, reference.segment));
+        flushed.is_some_and(|flushed| flushed >= reference.end)
             || defects::is(Defect::FreeBeforeFlush)
             // Later groups are those that carry it.
             || sequence <= until && carried.contains(&reference.log)
@@ -140,44 +148,85 @@ pub(crate) async fn take_turn(cx: &Context) -> bool {
     }
 }
 
-fn is_flushed(log: Option<&crate::log::Log>, reference: Reference) -> bool {
-    let Some(log) = log else { return true };
-    log.tail
-        .iter()
-        .find(|segment| segment.base() == reference.segment)
-        .is_none_or(|segment| segment.flushed() >= reference.end && !segment.rewriting)
+fn is_flushed(log: Option<&Log>, reference: Reference) -> bool {
+    flushed_to(log, reference.segment).is_some_and(|flushed| flushed >= reference.end)
 }
 
-/// Fenced logs of which needed groups hold bytes that are not flushed.
-fn fenced(state: &State, until: u64, carried: &[LogId]) -> Vec<LogId> {
-    let mut found: Vec<LogId> = Vec::new();
-    state.journal.visit_needed(until, |reference| {
-        let Some(log) = state.logs[reference.log.0 as usize].as_deref() else { return };
-        let known = carried.contains(&reference.log) || found.last() == Some(&reference.log);
-        let stuck = !known && matches!(log.access, Access::Fenced(_));
-        if stuck && !is_flushed(Some(log), reference) && !found.contains(&reference.log) {
-            found.push(reference.log);
-        }
-    });
-    found
+/// How far a segment is flushed: all of it if it is no longer part of a tail, and nothing counts while a truncation
+/// rewrites its last block.
+fn flushed_to(log: Option<&Log>, segment: Offset) -> Option<Pos> {
+    let segment = log.and_then(|log| log.tail.iter().find(|s| s.base() == segment));
+    segment.map_or(Some(Pos::MAX), |s| (!s.rewriting).then(|| s.flushed()))
 }
 
-fn collect(state: &State, until: u64, carried: &[LogId]) -> VecDeque<Item> {
-    let mut needs: BTreeMap<(LogId, Offset), Pos> = BTreeMap::new();
-    state.journal.visit_needed(until, |reference| {
-        let log = state.logs[reference.log.0 as usize].as_deref();
-        // A truncation writes and flushes its block itself, and the image stays until then.
-        let rewriting = log.is_some_and(|log| log.tail.iter().any(|s| s.rewriting));
-        if !rewriting && !carried.contains(&reference.log) && !is_flushed(log, reference) {
-            let need = needs.entry((reference.log, reference.segment)).or_default();
-            *need = (*need).max(reference.end);
+/// Something for each segment that references name, found without a look at its log: there are hundreds of thousands of
+/// references, of a few segments, and this fits a cache.
+struct BySegment<T> {
+    /// Where the newest segment of a log stands in `entries`, one further.
+    newest: Vec<u32>,
+    entries: Vec<(LogId, Offset, T)>,
+}
+
+impl<T> BySegment<T> {
+    fn new(logs: usize) -> Self {
+        Self { newest: vec![0; logs], entries: Vec::new() }
+    }
+
+    /// Of the segment that was named last of its log, unless this is another: then it is made.
+    fn get(&mut self, reference: Reference, make: impl FnOnce() -> T) -> &mut T {
+        let Reference { log, segment, .. } = reference;
+        let place = &mut self.newest[log.0 as usize];
+        let known = place.checked_sub(1).filter(|at| self.entries[*at as usize].1 == segment);
+        if known.is_none() {
+            self.entries.push((log, segment, make()));
+            *place = self.entries.len() as u32;
         }
+        &mut self.entries[*place as usize - 1].2
+    }
+}
+
+/// How far needed groups up to `until` hold each segment, by log and segment.
+fn needs(state: &State, until: u64) -> Vec<(LogId, Offset, Pos)> {
+    let mut ends = BySegment::new(state.logs.len());
+    state.journal.visit_needed(until, |reference| {
+        let end = ends.get(reference, || Pos::ZERO);
+        *end = (*end).max(reference.end);
     });
-    let item = |((log, segment), need): ((LogId, Offset), Pos)| {
-        let cuts = state.logs[log.0 as usize].as_deref().map_or(0, |log| log.cuts);
-        Item { log, segment, need, cuts }
-    };
-    needs.into_iter().map(item).collect()
+    let mut needs = ends.entries;
+    // The furthest of each, should a log have gone from a segment to another and back.
+    needs.sort_unstable_by_key(|&(log, segment, end)| (log, segment, Reverse(end)));
+    needs.dedup_by_key(|&mut (log, segment, _)| (log, segment));
+    needs
+}
+
+/// Fenced logs of which needed groups hold bytes that are not flushed, and what is to be written of the others. What
+/// was `carried` is neither.
+fn collect(state: &State, until: u64, carried: &[LogId]) -> (Vec<LogId>, VecDeque<Item>) {
+    let mut fenced = Vec::new();
+    let mut items = VecDeque::new();
+    for (id, segment, need) in needs(state, until) {
+        let Some(log) = state.logs[id.0 as usize].as_deref() else { continue };
+        let flushed = flushed_to(Some(log), segment);
+        if flushed.is_some_and(|flushed| flushed >= need) || carried.contains(&id) {
+            continue;
+        }
+        if matches!(log.access, Access::Fenced(_)) {
+            if fenced.last() != Some(&id) {
+                fenced.push(id);
+            }
+        } else if !log.tail.iter().any(|segment| segment.rewriting) {
+            // A truncation writes and flushes its block itself, and the image stays until then.
+            items.push_back(Item { log: id, segment, need, cuts: log.cuts });
+        }
+    }
+    (fenced, items)
+}
+
+/// Whether the journal need not hold the item any more, as far as can be told without another look at its groups.
+fn is_safe(state: &State, item: &Item) -> bool {
+    let log = state.logs[item.log.0 as usize].as_deref();
+    let flushed = flushed_to(log, item.segment).is_some_and(|flushed| flushed >= item.need);
+    flushed && log.is_none_or(|log| log.cuts == item.cuts)
 }
 
 /// Brings every item's bytes into its file. Returns the logs that can not be written.
@@ -190,8 +239,8 @@ async fn write_back(cx: &Context, mut waiting: VecDeque<Item>) -> Vec<LogId> {
             while begun.front().is_some_and(|item| is_written(&mut state, item)) {
                 begun.pop_front();
             }
-            for _ in 0..waiting.len().min(CHECKPOINT_WRITES_IN_FLIGHT * 4) {
-                if state.writes.in_flight() >= CHECKPOINT_WRITES_IN_FLIGHT {
+            for _ in 0..waiting.len().min(WRITE_BACKS_IN_FLIGHT * 4) {
+                if !state.writes.may_write_back() {
                     break;
                 }
                 let Some(item) = waiting.pop_front() else { break };
@@ -248,7 +297,7 @@ fn write_item(state: &mut State, item: &Item) -> Status {
     }
     let whole = segment.whole_end(segment.claimed());
     if whole > segment.write_issued() {
-        state.write(item.log, item.segment, whole, false);
+        state.write(item.log, item.segment, whole, Purpose::WriteBack);
         let Some(segment) = state.segment(item.log, item.segment) else { return Status::Done };
         return if segment.write_issued() >= item.need { Status::Done } else { Status::Waiting };
     }

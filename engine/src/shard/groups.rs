@@ -125,7 +125,7 @@ impl State {
             let bounds = self.settings.bounds;
             let Some(log) = self.log(id) else { continue };
             log.gathering = false;
-            let Step::Journal { segment: base, end } = log.step(bounds) else {
+            let Step::Journal { segment: base, end } = log.step(bounds, false) else {
                 self.look_at(id);
                 continue;
             };

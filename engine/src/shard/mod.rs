@@ -19,6 +19,7 @@ use crate::limits::{
     REMOVERS_MAX, RESEALERS_MAX, WRITES_IN_FLIGHT_MAX, ZEROERS_MAX,
 };
 use crate::local::Semaphore;
+use crate::log::plan::Purpose;
 use crate::ring::{Ring, Wait};
 use crate::types::Durability;
 
@@ -303,7 +304,7 @@ impl<R: Ring, C: Clock> Shard<R, C> {
             Token::Segment(slot) => {
                 let write = state.writes.get(slot);
                 let fault = fault("writing a segment");
-                if write.durable && by_fdatasync && fault.is_none() {
+                if write.purpose == Purpose::Durable && by_fdatasync && fault.is_none() {
                     let op = Op::Sync { file: write.file, data_only: true };
                     state.ops.push_back((Token::SegmentFlush(slot).encode(), op));
                     return;

@@ -17,7 +17,7 @@ use crate::limits::{
     PRESSURE_INTERVAL_NS, READ_FILES_MAX, READ_FILES_MIN, RECOVERY_INTERVAL_NS,
     RECOVERY_STRIDE_BYTES, RESERVE_BYTES, SEGMENT_IN_FLIGHT_BYTES_MAX, WRITES_IN_FLIGHT_MAX,
 };
-use crate::log::plan::{Bounds, Step};
+use crate::log::plan::{Bounds, Purpose, Step};
 use crate::log::{Access, Append, Ended, Log, Shape};
 use crate::segment::Segment;
 use crate::stats::ShardStats;
@@ -393,20 +393,26 @@ impl State {
 
     /// Carries out the log's steps until it has to wait.
     fn carry_out(&mut self, id: LogId) {
+        let mut is_far_ahead = false;
         loop {
             let mut bounds = self.settings.bounds;
             if self.gathering.iter().all(|waiting| *waiting == id) {
                 bounds.direct_bytes = bounds.direct_bytes.min(DIRECT_ALONE_BYTES);
             }
+            let may_write_back =
+                !is_far_ahead && self.writes.may_write_back() && !self.writes.is_full();
             let Some(log) = self.log(id) else { return };
-            match log.step(bounds) {
-                Step::Write { segment, end, durable } => {
+            match log.step(bounds, may_write_back) {
+                Step::Write { segment, end, purpose } => {
                     if self.writes.is_full() {
                         self.look_at(id);
                         return;
                     }
-                    if !self.write(id, segment, end, durable) {
-                        return;
+                    if !self.write(id, segment, end, purpose) {
+                        if purpose != Purpose::WriteBack {
+                            return;
+                        }
+                        is_far_ahead = true;
                     }
                 }
                 Step::WriteTail { segment } => {
@@ -456,10 +462,14 @@ impl State {
     }
 
     /// Writes whole blocks of a segment up to `end`, as far as bounds allow. Returns whether any write began.
-    pub(crate) fn write(&mut self, id: LogId, base: Offset, end: Pos, durable: bool) -> bool {
+    pub(crate) fn write(&mut self, id: LogId, base: Offset, end: Pos, purpose: Purpose) -> bool {
+        let durable = purpose == Purpose::Durable;
         let dsync = durable && self.settings.durability == Durability::Dsync;
         let mut begun = false;
         while !self.writes.is_full() {
+            if purpose == Purpose::WriteBack && !self.writes.may_write_back() {
+                return begun;
+            }
             let Some(log) = self.logs[id.0 as usize].as_deref_mut() else { return begun };
             let Some(segment) = log.segment(base) else { return begun };
             let start = segment.write_issued();
@@ -479,7 +489,7 @@ impl State {
                 file,
                 start,
                 end: run_end,
-                durable,
+                purpose,
             });
             self.stats.segment_bytes += data.len() as u64;
             self.stats.direct_writes += u64::from(durable);
@@ -498,18 +508,13 @@ impl State {
         let Some(log) = self.logs[id.0 as usize].as_deref_mut() else { return false };
         let Some(segment) = log.segment(base) else { return false };
         let (start, end) = segment.begin_tail_write(releases_image);
+        let purpose = if releases_image { Purpose::WriteBack } else { Purpose::Written };
         segment.window.visit(start, end, |bytes| chunk.append(bytes));
         chunk.append_zeros(self.settings.shape.block as usize - chunk.len());
         let Some(file) = segment.file else { unreachable!("a step to write needs the file") };
         log.writes_in_flight += 1;
-        let token = self.writes.begin(InFlight {
-            log: id,
-            segment: base,
-            file,
-            start,
-            end,
-            durable: false,
-        });
+        let token =
+            self.writes.begin(InFlight { log: id, segment: base, file, start, end, purpose });
         self.stats.segment_bytes += chunk.len() as u64;
         let data = chunk.slice(0..chunk.len());
         self.ops.push_back((token, Op::Write { file, pos: start.get(), data, durable: false }));
@@ -527,7 +532,7 @@ impl State {
         } else if matches!(log.access, Access::Fenced(_)) {
             // It counts for nothing any more: see `Log::finish_flush`.
         } else if let Some(segment) = log.segment(write.segment) {
-            segment.finish_write(write.start, write.end, write.durable);
+            segment.finish_write(write.start, write.end, write.purpose == Purpose::Durable);
             log.settle(|ended| tell(inbox, ended));
         }
         self.look_at(write.log);
@@ -551,9 +556,9 @@ impl State {
 
     /// Tells clients whose wait is over.
     pub(crate) fn settle(&mut self, id: LogId) {
-        let inbox = self.inbox.clone();
-        if let Some(log) = self.log(id) {
-            log.settle(|ended| tell(&inbox, ended));
+        let inbox = &self.inbox;
+        if let Some(log) = self.logs.get_mut(id.0 as usize).and_then(Option::as_deref_mut) {
+            log.settle(|ended| tell(inbox, ended));
         }
         self.note_moved(id);
     }

@@ -2,6 +2,7 @@
 //! all that come back in one, never for a record or a batch.
 
 use crate::journal::GROUPS_IN_FLIGHT_MAX;
+use crate::log::plan::Purpose;
 use crate::stats::{DiskTimes, Durations};
 use crate::types::{Durability, FlushPolicy};
 
@@ -44,11 +45,12 @@ impl State {
         let durable = match token {
             Token::Segment(slot) => {
                 let write = self.writes.get(slot);
+                let durable = write.purpose == Purpose::Durable;
                 // Under `group` what is not durable at once is written back from the journal, acked long before.
-                if !write.durable && self.log(write.log)?.policy == FlushPolicy::Group {
+                if !durable && self.log(write.log)?.policy == FlushPolicy::Group {
                     return None;
                 }
-                write.durable
+                durable
             }
             Token::Group(_) => true,
             Token::SegmentFlush(_) | Token::GroupFlush(_) => {

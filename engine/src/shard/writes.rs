@@ -2,7 +2,8 @@
 
 use crate::command::FileHandle;
 use crate::journal::LogId;
-use crate::limits::WRITES_IN_FLIGHT_MAX;
+use crate::limits::{WRITE_BACK_BYTES_IN_FLIGHT, WRITE_BACKS_IN_FLIGHT, WRITES_IN_FLIGHT_MAX};
+use crate::log::plan::Purpose;
 use crate::types::{Offset, Pos};
 
 const KIND_SHIFT: u32 = 56;
@@ -58,7 +59,7 @@ pub(crate) struct InFlight {
     pub(crate) file: FileHandle,
     pub(crate) start: Pos,
     pub(crate) end: Pos,
-    pub(crate) durable: bool,
+    pub(crate) purpose: Purpose,
 }
 
 /// Room beyond "full", for the padded tails that procedures write.
@@ -72,11 +73,14 @@ pub(super) const SLOTS: usize = WRITES_IN_FLIGHT_MAX + SLACK;
 pub(crate) struct Writes {
     slots: Vec<Option<InFlight>>,
     free: Vec<u32>,
+    /// Of those that nobody waits for: how many, and their bytes.
+    write_backs: (usize, u64),
 }
 
 impl Writes {
     pub(crate) fn new() -> Self {
-        Self { slots: vec![None; SLOTS], free: (0..SLOTS as u32).rev().collect() }
+        let free = (0..SLOTS as u32).rev().collect();
+        Self { slots: vec![None; SLOTS], free, write_backs: (0, 0) }
     }
 
     /// Whether no further step should begin writes.
@@ -89,8 +93,25 @@ impl Writes {
         self.slots.len() - self.free.len()
     }
 
+    /// Whether another write that nobody waits for may go out, however many others are in flight: appends to other logs
+    /// can keep them so for ever.
+    pub(crate) fn may_write_back(&self) -> bool {
+        let (writes, bytes) = self.write_backs;
+        writes < WRITE_BACKS_IN_FLIGHT && bytes < WRITE_BACK_BYTES_IN_FLIGHT
+    }
+
+    /// Writes in flight that nobody waits for, and their bytes.
+    #[cfg(test)]
+    pub(crate) fn write_backs(&self) -> (usize, u64) {
+        self.write_backs
+    }
+
     /// Takes a slot; returns the token.
     pub(crate) fn begin(&mut self, write: InFlight) -> u64 {
+        if write.purpose == Purpose::WriteBack {
+            self.write_backs.0 += 1;
+            self.write_backs.1 += write.end.since(write.start);
+        }
         let slot = self.free.pop().expect("steps stop when the table is full");
         self.slots[slot as usize] = Some(write);
         Token::Segment(slot).encode()
@@ -105,6 +126,10 @@ impl Writes {
     pub(crate) fn end(&mut self, slot: u32) -> InFlight {
         let write = self.slots[slot as usize].take().expect("a slot ends once");
         self.free.push(slot);
+        if write.purpose == Purpose::WriteBack {
+            self.write_backs.0 -= 1;
+            self.write_backs.1 -= write.end.since(write.start);
+        }
         write
     }
 }
