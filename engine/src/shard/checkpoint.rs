@@ -148,8 +148,8 @@ pub(crate) async fn take_turn(cx: &Context) -> bool {
     }
 }
 
-fn is_flushed(log: Option<&Log>, reference: Reference) -> bool {
-    flushed_to(log, reference.segment).is_some_and(|flushed| flushed >= reference.end)
+fn is_flushed(log: Option<&Log>, segment: Offset, end: Pos) -> bool {
+    flushed_to(log, segment).is_some_and(|flushed| flushed >= end)
 }
 
 /// How far a segment is flushed: all of it if it is no longer part of a tail, and nothing counts while a truncation
@@ -206,8 +206,7 @@ fn collect(state: &State, until: u64, carried: &[LogId]) -> (Vec<LogId>, VecDequ
     let mut items = VecDeque::new();
     for (id, segment, need) in needs(state, until) {
         let Some(log) = state.logs[id.0 as usize].as_deref() else { continue };
-        let flushed = flushed_to(Some(log), segment);
-        if flushed.is_some_and(|flushed| flushed >= need) || carried.contains(&id) {
+        if is_flushed(Some(log), segment, need) || carried.contains(&id) {
             continue;
         }
         if matches!(log.access, Access::Fenced(_)) {
@@ -225,8 +224,7 @@ fn collect(state: &State, until: u64, carried: &[LogId]) -> (Vec<LogId>, VecDequ
 /// Whether the journal need not hold the item any more, as far as can be told without another look at its groups.
 fn is_safe(state: &State, item: &Item) -> bool {
     let log = state.logs[item.log.0 as usize].as_deref();
-    let flushed = flushed_to(log, item.segment).is_some_and(|flushed| flushed >= item.need);
-    flushed && log.is_none_or(|log| log.cuts == item.cuts)
+    is_flushed(log, item.segment, item.need) && log.is_none_or(|log| log.cuts == item.cuts)
 }
 
 /// Brings every item's bytes into its file. Returns the logs that can not be written.
@@ -330,7 +328,7 @@ async fn carry(cx: &Context, until: u64, stuck: &[LogId]) -> bool {
             }
         });
         let state = &mut *state;
-        again.retain(|r| !is_flushed(state.logs[r.log.0 as usize].as_deref(), *r));
+        again.retain(|r| !is_flushed(state.logs[r.log.0 as usize].as_deref(), r.segment, r.end));
         again.into_iter().map(|r| state.force(Forced::Carry(r))).last()
     };
     match last {
