@@ -10,6 +10,8 @@ use memmap2::{Advice, MmapOptions};
 use ringmain::buffers::PAGE_BYTES;
 use serde::{Deserialize, Serialize};
 
+use crate::cores::Cores;
+use crate::distance::{FAR_NS, round_trip_ns};
 use crate::stats::median;
 use crate::workdir::free_bytes;
 
@@ -51,6 +53,9 @@ pub struct Env {
     pub clock: Option<String>,
     /// Microseconds until 2 MiB of memory are there when they are touched first, the median of eight.
     pub first_touch_us: Option<f64>,
+    /// Nanoseconds of a cache line from the clients' core to the disk's and back; none on one core.
+    #[serde(default)]
+    pub core_round_trip_ns: Option<f64>,
     /// The file system of the data directory.
     pub volume: Volume,
     /// What may spoil the figures, in words.
@@ -98,6 +103,7 @@ impl Env {
             load: line("/proc/loadavg").and_then(|text| text.split(' ').next()?.parse().ok()),
             clock: line("/sys/devices/system/clocksource/clocksource0/current_clocksource"),
             first_touch_us: first_touch_us(),
+            core_round_trip_ns: round_trip_ns(Cores::near(dir)),
             volume: Volume::of(dir),
             warnings: Vec::new(),
         };
@@ -131,6 +137,13 @@ impl Env {
                 "2 MiB of memory take {:.1} ms when they are touched first: the host of this machine has to find them, \
                  and percentiles above p99 show it (docs/benchmarking.md)",
                 us / 1000.0
+            ));
+        }
+        if let Some(ns) = self.core_round_trip_ns.filter(|ns| *ns >= FAR_NS) {
+            doubts.push(format!(
+                "the two cores are far apart: {ns:.0} ns for a cache line there and back, where 30 to 150 are usual; small \
+                 requests are slower by up to half, and the host of a virtual machine may change that at any time \
+                 (docs/benchmarking.md)"
             ));
         }
         if self.volume.in_memory() {
@@ -321,6 +334,16 @@ mod tests {
         let mut env = Env::capture(Path::new("."));
         env.volume.file_system = Some("tmpfs".to_owned());
         assert!(env.doubts().iter().any(|doubt| doubt.contains("in memory")));
+    }
+
+    #[test]
+    fn cores_far_apart_are_said() {
+        let mut env = Env::capture(Path::new("."));
+        let says = |env: &Env| env.doubts().iter().any(|doubt| doubt.contains("far apart"));
+        for (ns, said) in [(None, false), (Some(64.0), false), (Some(325.0), true)] {
+            env.core_round_trip_ns = ns;
+            assert_eq!(says(&env), said, "{ns:?}");
+        }
     }
 
     #[test]

@@ -4,6 +4,7 @@ use std::path::PathBuf;
 
 use serde::Serialize;
 
+use crate::distance::RoundTrips;
 use crate::env::Env;
 use crate::histogram::Latencies;
 use crate::neighbours::Neighbours;
@@ -84,6 +85,9 @@ pub struct Entry {
     /// Largest over smallest rate of the slices: how restless the machine was.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub spread: Option<f64>,
+    /// How far the clients' core and the disk's were apart at each slice: a cache line there and back.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub core_round_trips_ns: Vec<RoundTrips>,
     /// The floor's rate with as many clients.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub floor_records_per_s: Option<f64>,

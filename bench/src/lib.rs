@@ -19,6 +19,7 @@ pub mod clock;
 pub mod cores;
 pub mod crash;
 pub mod device;
+pub mod distance;
 pub mod env;
 pub mod finding;
 pub mod finds;

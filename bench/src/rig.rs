@@ -276,6 +276,11 @@ impl<'a> Rig<'a> {
         &self.rows
     }
 
+    /// Which core does what.
+    pub fn cores(&self) -> Cores {
+        self.cores
+    }
+
     /// An arm without slices.
     pub fn unmeasured(&self, row: &'static Row) -> Measured {
         let direct = match row.arm {
@@ -286,7 +291,7 @@ impl<'a> Rig<'a> {
             Arm::Read(_) => self.reads.as_ref().is_some_and(Reads::is_direct),
             Arm::Device(_) | Arm::Direct(_) | Arm::Recover | Arm::RawRead => self.direct,
         };
-        Measured { row, direct, slices: Vec::new() }
+        Measured { row, direct, slices: Vec::new(), round_trips: Vec::new() }
     }
 
     fn place(&self, row: &Row) -> Option<&Place> {

@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use crate::crash::Found;
+use crate::distance::{FAR_NS, Reach, RoundTrips};
 use crate::histogram::Latencies;
 use crate::human;
 use crate::json::{Entry, Latency};
@@ -24,6 +25,8 @@ pub struct Measured {
     pub direct: bool,
     /// Its slices; as many as every other arm has.
     pub slices: Vec<Sample>,
+    /// How far the cores were apart at each.
+    pub round_trips: Vec<RoundTrips>,
 }
 
 impl Measured {
@@ -62,7 +65,7 @@ pub fn recovered(found: &Found) -> Vec<Measured> {
         sample.latencies.record(ns);
         (sample.records, sample.bytes) = (records, found.read_bytes);
         let row = row(name).expect("a row of the plan");
-        Measured { row, direct: found.direct, slices: vec![sample] }
+        Measured { row, direct: found.direct, slices: vec![sample], round_trips: Vec::new() }
     };
     let reads = found.read_bytes.div_ceil(rawread::READ_BYTES as u64);
     vec![arm(RAW_READ, found.raw_ns, reads), arm(RECOVER, found.open_ns, found.records)]
@@ -108,6 +111,7 @@ fn outcome(arm: &Measured, arms: &[Measured]) -> Outcome {
         count: latencies.count(),
         rounds_mib_per_s: if row.is_in_rounds() { arm.mib() } else { Vec::new() },
         spread: spread(&arm.records()),
+        core_round_trips_ns: arm.round_trips.clone(),
         floor_records_per_s: floor.and_then(|floor| median(floor.records())),
         raw_flush_us: one_at_a_time.map(|arm| Latency::of(&arm.latencies()).p50),
         ..Entry::default()
@@ -168,7 +172,22 @@ pub fn notes(arms: &[Measured]) -> Vec<String> {
     let alike =
         alike.then(|| "the log runs on one core (one shard), its clients on another".to_owned());
     let told = told.into_iter().filter(|(rows, _)| !rows.is_empty());
-    alike.into_iter().chain(told.map(|(rows, what)| format!("{what} {rows}"))).collect()
+    let told = told.map(|(rows, what)| format!("{what} {rows}"));
+    alike.into_iter().chain(told).chain(apart(arms)).collect()
+}
+
+/// What is said of slices with the cores apart.
+fn apart(arms: &[Measured]) -> Option<String> {
+    let all: Vec<RoundTrips> = arms.iter().flat_map(|arm| arm.round_trips.clone()).collect();
+    let apart = all.iter().filter(|trips| trips.reach() != Reach::Near).count();
+    (apart > 0).then(|| {
+        format!(
+            "in {apart} of {} slices the host had the clients' core and the log's {FAR_NS} ns or more apart (a cache line \
+             there and back): rows of small requests are slower by up to half in these, and ratios of two rows tell less \
+             (core_round_trips_ns)",
+            all.len()
+        )
+    })
 }
 
 #[cfg(test)]
@@ -185,7 +204,9 @@ mod tests {
             sample.bytes = mib << 20;
             sample
         };
-        Measured { row: row(name).expect("a row"), direct: true, slices: mib.map(slice).into() }
+        let round_trips = Vec::new();
+        let row = row(name).expect("a row");
+        Measured { row, direct: true, slices: mib.map(slice).into(), round_trips }
     }
 
     #[test]

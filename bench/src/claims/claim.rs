@@ -9,6 +9,7 @@ use super::lens::Lens;
 use super::rule::{Figure, Rule};
 use crate::board::Board;
 use crate::cores::Cores;
+use crate::distance::RoundTrips;
 use crate::payload::Payload;
 use crate::run::backend::Counters;
 use crate::run::machine::Machine;
@@ -218,6 +219,8 @@ pub struct Slice {
     pub cpu_cores: Option<f64>,
     /// Bytes that the disk took meanwhile, whoever wrote them.
     pub device_bytes: Option<u64>,
+    /// How far the clients' core and the disk's were apart.
+    pub round_trips: RoundTrips,
     /// Figures of the arm's own.
     pub figures: Vec<(&'static str, f64)>,
 }
@@ -225,7 +228,8 @@ pub struct Slice {
 impl Slice {
     /// With rates and latencies alone.
     pub fn of(sample: Sample) -> Self {
-        Self { sample, cpu_cores: None, device_bytes: None, figures: Vec::new() }
+        let round_trips = RoundTrips::default();
+        Self { sample, cpu_cores: None, device_bytes: None, round_trips, figures: Vec::new() }
     }
 
     /// With a figure of the arm's own.

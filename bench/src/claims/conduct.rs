@@ -7,6 +7,9 @@ use anyhow::{Context, Result};
 use super::claim::{Arm, Claim, Effort, Ready, Run, Slice, Stage};
 use super::lens::Seen;
 use super::rule::{Finding, Judged, finding, reasons};
+use crate::cores::Cores;
+use crate::distance::{FAR_NS, RoundTrips, round_trip_ns};
+use crate::human;
 use crate::interrupt::{self, Interrupted};
 use crate::progress::Progress;
 use crate::random::Random;
@@ -95,7 +98,7 @@ pub fn conduct(
         let until = end(begin, stage.effort);
         let left = until.saturating_duration_since(Instant::now());
         let rounds = stage.effort.rounds_in(left, ready.runs.len(), claim.slice);
-        let plan = Plan { rounds, until, seed: seed_of(claim, seed) };
+        let plan = Plan { rounds, until, seed: seed_of(claim, seed), cores: stage.cores };
         plan.rounds(&mut ready.runs, &mut arms, progress)
     });
     if let Err(error) = measured {
@@ -112,6 +115,7 @@ pub fn conduct(
     };
     let judged: Vec<Judged> =
         claim.rules.iter().map(|rule| rule.judge(of(rule.of), of(rule.over))).collect();
+    notes.extend(apart(&judged));
     let mut seen = Vec::new();
     if ended.is_none() {
         match stage.lens.see(claim, stage.effort, &judged, &mut ready.runs) {
@@ -126,6 +130,26 @@ pub fn conduct(
     };
     let seconds = begin.elapsed().as_secs_f64();
     Conducted { claim, finding, why, judged, arms, seen, rounds, notes, seconds, broken }
+}
+
+/// What is said of rounds that did not count because the cores were moved apart.
+fn apart(judged: &[Judged]) -> Option<String> {
+    let most = judged.iter().max_by_key(|one| one.left_out).filter(|one| one.left_out > 0)?;
+    let rounds = most.left_out + most.ratios.len();
+    let far: Vec<String> = judged
+        .iter()
+        .filter_map(|one| Some(format!("{} {} x", one.rule.when, human::ratio(one.far_ratio?))))
+        .collect();
+    let mut note = format!(
+        "in up to {} of {rounds} rounds the host had the clients' core and the log's {FAR_NS} ns or more apart (a cache \
+         line there and back), or moved them: they do not count where others do",
+        most.left_out
+    );
+    if !far.is_empty() {
+        note += ". With the cores apart: ";
+        note += &far.join("; ");
+    }
+    Some(note)
 }
 
 /// What is said of a failure to record.
@@ -160,6 +184,7 @@ struct Plan {
     rounds: usize,
     until: Instant,
     seed: u64,
+    cores: Cores,
 }
 
 impl Plan {
@@ -180,7 +205,9 @@ impl Plan {
                 interrupt::check()?;
                 let rest = self.until.saturating_duration_since(Instant::now());
                 let (name, run) = &mut runs[nth];
-                let slice = run((rest / left).max(SLICE_MIN)).context(*name)?;
+                let before = round_trip_ns(self.cores);
+                let mut slice = run((rest / left).max(SLICE_MIN)).context(*name)?;
+                slice.round_trips = RoundTrips { before, after: round_trip_ns(self.cores) };
                 left -= 1;
                 if round > 0 {
                     slot(arms, name).slices.push(slice);

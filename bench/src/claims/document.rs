@@ -10,6 +10,7 @@ use super::claim::Slice;
 use super::conduct::{Conducted, Measured};
 use super::lens::Seen;
 use super::rule::{Figure, Finding, Judged, Outcome};
+use crate::distance::RoundTrips;
 use crate::env::Env;
 use crate::histogram::Latencies;
 use crate::payload::About;
@@ -108,8 +109,14 @@ pub struct Comparison {
     pub ratio: Option<f64>,
     /// Where it lies with 95 % confidence.
     pub interval: Option<(f64, f64)>,
-    /// The ratio of each round.
+    /// The ratio of each round that counts.
     pub ratios: Vec<f64>,
+    /// Rounds that do not count, because the cores were not as far apart in both arms, or farther than in others.
+    #[serde(default)]
+    pub left_out: usize,
+    /// The median ratio of rounds with the cores far apart, where near ones count.
+    #[serde(default)]
+    pub far_ratio: Option<f64>,
     /// What it came to.
     pub outcome: Outcome,
 }
@@ -130,6 +137,10 @@ pub struct ArmEntry {
     pub absent: Option<String>,
     /// The headline figure of each round.
     pub rounds: Vec<f64>,
+    /// How far the clients' core and the log's were apart before and after each round's slice: a cache line there and
+    /// back, in nanoseconds.
+    #[serde(default)]
+    pub round_trips_ns: Vec<RoundTrips>,
     /// Its median, least and most, for people.
     pub told: String,
     /// Median over the rounds.
@@ -270,6 +281,8 @@ impl Comparison {
             ratio: judged.ratio,
             interval: judged.interval,
             ratios: judged.ratios.clone(),
+            left_out: judged.left_out,
+            far_ratio: judged.far_ratio,
             outcome: judged.outcome,
         }
     }
@@ -293,6 +306,7 @@ impl ArmEntry {
             about: arm.about.to_owned(),
             absent: absent.clone(),
             rounds,
+            round_trips_ns: slices.iter().map(|slice| slice.round_trips).collect(),
             told: told.unwrap_or_default(),
             records_per_s: median(rates.iter().copied()),
             mib_per_s: median(slices.iter().map(|slice| slice.sample.mib_per_s())),

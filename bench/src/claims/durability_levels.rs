@@ -20,7 +20,7 @@ const fn dearer(of: &'static str, over: &'static str, when: &'static str) -> Rul
 }
 
 const fn slower(of: &'static str, over: &'static str, when: &'static str) -> Rule {
-    Rule { of, over, figure: Figure::RecordsPerS, bound: Bound::AtMost(0.8), when }
+    Rule { of, over, figure: Figure::RecordsPerS, bound: Bound::AtMost(0.9), when }
 }
 
 pub(super) static CLAIM: Claim = Claim {

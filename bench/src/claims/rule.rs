@@ -5,6 +5,7 @@ use std::fmt;
 use serde::{Deserialize, Serialize};
 
 use super::claim::Slice;
+use crate::distance::Reach;
 use crate::human;
 use crate::stats::{median, rank_interval};
 
@@ -188,14 +189,22 @@ pub enum Outcome {
     NotMeasured,
 }
 
+/// Rounds with near cores from which on they decide alone: fewest for which an interval leaves an outlier out is nine,
+/// fewest of a run are seven.
+const ROUNDS_MIN: usize = 7;
+
 /// A comparison with its figures.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Judged {
     /// Which one.
     pub rule: Rule,
-    /// The ratio of each round.
+    /// The ratio of each round that counts.
     pub ratios: Vec<f64>,
-    /// Their median.
+    /// Rounds that do not count, because the cores were not as far apart in both arms, or farther than in others.
+    pub left_out: usize,
+    /// The median ratio of rounds with the cores far apart, where near ones count.
+    pub far_ratio: Option<f64>,
+    /// The median of those that count.
     pub ratio: Option<f64>,
     /// Where it lies with 95 % confidence.
     pub interval: Option<(f64, f64)>,
@@ -204,14 +213,39 @@ pub struct Judged {
 }
 
 impl Rule {
-    /// Judges by the ratio of each round: arms of one round share the machine's mood.
+    /// Judges by the ratio of each round: arms of one round share the machine's mood. Rounds count in which the cores
+    /// were near each other in both arms; if they are too few those in which they were far in both; else all.
     pub fn judge(&self, of: &[Slice], over: &[Slice]) -> Judged {
-        let value = |slice| self.figure.of(slice);
-        let pairs = of.iter().zip(over).filter_map(|(a, b)| Some((value(a)?, value(b)?)));
-        let ratios: Vec<f64> = pairs.filter(|(_, b)| *b > 0.0).map(|(a, b)| a / b).collect();
+        let pairs: Vec<(&Slice, &Slice)> = of.iter().zip(over).collect();
+        let ratio = |(a, b): &(&Slice, &Slice)| {
+            let (above, below) = (self.figure.of(a)?, self.figure.of(b)?);
+            (below > 0.0).then_some(above / below)
+        };
+        let with = |reach: Reach| -> Vec<f64> {
+            let both = |(a, b): &&(&Slice, &Slice)| {
+                a.round_trips.reach() == reach && b.round_trips.reach() == reach
+            };
+            pairs.iter().filter(both).filter_map(ratio).collect()
+        };
+        let (near, far) = (with(Reach::Near), with(Reach::Far));
+        let (ratios, far) = if near.len() >= ROUNDS_MIN {
+            (near, far)
+        } else if far.len() >= ROUNDS_MIN {
+            (far, Vec::new())
+        } else {
+            (pairs.iter().filter_map(ratio).collect(), Vec::new())
+        };
         let interval = rank_interval(&ratios);
         let outcome = interval.map_or(Outcome::NotMeasured, |interval| self.bound.holds(interval));
-        Judged { rule: *self, ratio: median(ratios.iter().copied()), ratios, interval, outcome }
+        Judged {
+            rule: *self,
+            ratio: median(ratios.iter().copied()),
+            left_out: pairs.len() - ratios.len(),
+            far_ratio: median(far),
+            ratios,
+            interval,
+            outcome,
+        }
     }
 }
 
@@ -293,6 +327,7 @@ mod tests {
     use std::time::Duration;
 
     use super::*;
+    use crate::distance::RoundTrips;
     use crate::sample::Sample;
 
     const RULE: Rule = Rule {
@@ -343,6 +378,30 @@ mod tests {
         let rates = |first: u64| (0..6).map(|round| first >> round).collect::<Vec<_>>();
         let judged = RULE.judge(&slices(&rates(3200)), &slices(&rates(1600)));
         assert_eq!((judged.ratio, judged.interval), (Some(2.0), Some((2.0, 2.0))));
+    }
+
+    #[test]
+    fn rounds_compare_arms_with_the_cores_as_far_apart() {
+        let with = |rates: &[u64], trips: &[(f64, f64)]| -> Vec<Slice> {
+            let apart = |(slice, &(before, after)): (Slice, &(f64, f64))| {
+                let round_trips = RoundTrips { before: Some(before), after: Some(after) };
+                Slice { round_trips, ..slice }
+            };
+            slices(rates).into_iter().zip(trips).map(apart).collect()
+        };
+        let (near, far, moved) = ((64.0, 28.0), (325.0, 330.0), (64.0, 325.0));
+        let trips = [near, near, near, near, near, near, near, far, far, moved];
+        let mut of = with(&[200; 10], &trips);
+        let over = with(&[100, 100, 100, 100, 100, 100, 100, 400, 400, 50], &trips);
+        let judged = RULE.judge(&of, &over);
+        assert_eq!((judged.ratio, judged.ratios.len(), judged.left_out), (Some(2.0), 7, 3));
+        assert_eq!(judged.far_ratio, Some(0.5));
+        // Too few with near cores: all count, and a machine whose cores are far apart is measured as it is.
+        of.truncate(6);
+        assert_eq!(RULE.judge(&of, &over).left_out, 0);
+        let apart = [far; 8];
+        let judged = RULE.judge(&with(&[300; 8], &apart), &with(&[100; 8], &apart));
+        assert_eq!((judged.ratio, judged.left_out, judged.far_ratio), (Some(3.0), 0, None));
     }
 
     #[test]

@@ -345,6 +345,8 @@ mod tests {
             ratio: None,
             interval: None,
             ratios: Vec::new(),
+            left_out: 0,
+            far_ratio: None,
             outcome: Outcome::DoesNotHold,
         };
         let told = words(&one, (&of, &over), Unit::Record, 2.0);
