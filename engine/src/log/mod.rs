@@ -11,9 +11,8 @@ use std::collections::VecDeque;
 use std::path::PathBuf;
 
 use crate::buffers::Arena;
-use crate::defects::{self, Defect};
 use crate::error::{AppendError, Fault};
-use crate::index::{Index, Indexed, Latest};
+use crate::index::{Index, Indexed};
 use crate::journal::LogId;
 use crate::segment::Segment;
 use crate::types::{FlushPolicy, Incarnation, Offset, PartitionName, Pos, Watermarks};
@@ -26,45 +25,13 @@ pub(crate) mod keep;
 pub(crate) mod plan;
 mod sealed;
 mod tail;
+mod waiting;
 
 pub(crate) use sealed::{Derived, Sealed, begun_by};
+pub(crate) use waiting::{Ended, Ticket};
 
 use history::Cuts;
-
-/// Who is told how an append ended: a slot of the shard's acks.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) struct Ticket(pub(crate) u32);
-
-/// What an append waits for.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Need {
-    Written,
-    Durable,
-}
-
-#[derive(Debug)]
-struct Waiting {
-    segment: Offset,
-    end: Pos,
-    base: Offset,
-    next: Offset,
-    need: Need,
-    ticket: Ticket,
-    buffer: Vec<u8>,
-    /// What the segment's index knew before: it is taken back with the append.
-    before: Latest,
-}
-
-/// An append that ended, to be told to its client.
-#[derive(Debug)]
-pub(crate) struct Ended {
-    /// Whom to tell.
-    pub(crate) ticket: Ticket,
-    /// First and last offset, or why not.
-    pub(crate) result: Result<(Offset, Offset), AppendError>,
-    /// The batch's memory, to go back.
-    pub(crate) buffer: Vec<u8>,
-}
+use waiting::{Need, Waiting};
 
 /// Whether the log takes appends.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -463,50 +430,6 @@ impl Log {
         }
     }
 
-    /// Hands appends whose wait is over to `ended`, in order.
-    pub(crate) fn settle(&mut self, mut ended: impl FnMut(Ended)) {
-        if matches!(self.access, Access::Fenced(_)) {
-            return;
-        }
-        while let Some(front) = self.waiting.front() {
-            if !self.satisfied(front) {
-                break;
-            }
-            let Some(done) = self.waiting.pop_front() else { break };
-            if done.need == Need::Durable {
-                let Waiting { next: offset, segment, end: pos, .. } = done;
-                self.raise_durable(Mark { offset, segment, pos });
-            }
-            let last = Offset::new(done.next.get() - 1);
-            ended(Ended {
-                ticket: done.ticket,
-                result: Ok((done.base, last)),
-                buffer: done.buffer,
-            });
-        }
-    }
-
-    fn satisfied(&self, waiting: &Waiting) -> bool {
-        // A segment that left the tail is in its file for good.
-        let Some(at) = self.tail.iter().position(|segment| segment.base() == waiting.segment)
-        else {
-            return true;
-        };
-        let segment = &self.tail[at];
-        match waiting.need {
-            // Durable by the journal is more: after a switch to `group` its bytes may be written much later.
-            Need::Written => segment.written.done().max(segment.durable.done()) >= waiting.end,
-            Need::Durable => {
-                (segment.entry_durable || defects::is(Defect::AckBeforeEntry))
-                    && segment.durable.done() >= waiting.end
-                    && self.tail.iter().take(at).all(|s| {
-                        s.durable.done() == s.end()
-                            && (s.entry_durable || defects::is(Defect::AckBeforeEntry))
-                    })
-            }
-        }
-    }
-
     /// A flush of a segment's file has ended well: what had been written when it began is on stable storage. Not once
     /// the log is fenced: after a failed write or flush another that succeeds says nothing of what the first one lost.
     pub(crate) fn finish_flush(&mut self, base: Offset, reached: Pos) {
@@ -536,7 +459,7 @@ impl Log {
         self.access = Access::Fenced(fault);
         while let Some(lost) = self.waiting.pop_front() {
             let result = Err(AppendError::Unknown(fault));
-            ended(Ended { ticket: lost.ticket, result, buffer: lost.buffer });
+            ended(Ended { ticket: lost.ticket, soon: None, result, buffer: lost.buffer });
         }
     }
 
@@ -567,7 +490,12 @@ impl Log {
             self.epochs.retain(|(_, start)| *start < base);
             self.epochs_unsaved = true;
             let Some(gone) = self.waiting.pop_back() else { break };
-            ended(Ended { ticket: gone.ticket, result: Err(error.clone()), buffer: gone.buffer });
+            ended(Ended {
+                ticket: gone.ticket,
+                soon: None,
+                result: Err(error.clone()),
+                buffer: gone.buffer,
+            });
         }
     }
 
@@ -588,7 +516,7 @@ impl Log {
     pub(crate) fn end_waiting(&mut self, error: &AppendError, mut ended: impl FnMut(Ended)) {
         while let Some(gone) = self.waiting.pop_front() {
             let result = Err(error.clone());
-            ended(Ended { ticket: gone.ticket, result, buffer: gone.buffer });
+            ended(Ended { ticket: gone.ticket, soon: None, result, buffer: gone.buffer });
         }
     }
 }

@@ -421,6 +421,11 @@ impl<C> Inbox<C> {
         }
     }
 
+    /// This append ends soon: the line of its slot comes from the client's core meanwhile.
+    pub(crate) fn expect_end(&self, ticket: Ticket) {
+        cache::expect_writes((&raw const self.slots[ticket.0 as usize]).cast(), size_of::<Slot>());
+    }
+
     /// Ends an append.
     pub(crate) fn end(&self, ticket: Ticket, result: Result, buffer: Vec<u8>) {
         let mut slot = self.slot(ticket);

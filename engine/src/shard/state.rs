@@ -591,5 +591,8 @@ fn run(arena: &Arena, segment: &Segment, start: Pos, end: Pos) -> Slice {
 
 /// Tells a client how its append ended.
 pub(crate) fn tell(inbox: &Inbox<Context>, ended: Ended) {
+    if let Some(soon) = ended.soon {
+        inbox.expect_end(soon);
+    }
     inbox.end(ended.ticket, ended.result, ended.buffer);
 }
