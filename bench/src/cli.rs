@@ -61,10 +61,10 @@ Exit codes: 0 ok, 1 damage was found, 2 a wrong flag, value or path.";
 
 const FIND_EXAMPLES: &str = "\
 Examples:
-  ringmain-bench find ./data --topic orders --partition 0 --offset 4711
-  ringmain-bench find ./data --topic orders --time 2026-03-14T09:26:53Z       the first record from then on
-  ringmain-bench find ./data --topic orders --key user-17                     the newest one
-  ringmain-bench find ./data --topic orders --key user-17 --limit 10 --json   the ten newest ones
+  ringmain-bench find ./data --partition orders-0 --offset 4711
+  ringmain-bench find ./data --partition orders-0 --time 2026-03-14T09:26:53Z       the first record from then on
+  ringmain-bench find ./data --partition orders-0 --key user-17                     the newest one
+  ringmain-bench find ./data --partition orders-0 --key user-17 --limit 10 --json   the ten newest ones
 
 Reads only. By offset and by time the indexes lead the way; for a key segments are read from the newest to the oldest.
 Exit codes: 0 found, 1 not found or damage on the way, 2 a wrong flag, value or path, or no such partition.";
@@ -302,17 +302,9 @@ pub struct Dump {
 pub struct Find {
     /// A data directory; one that Kafka wrote, too
     pub dir: PathBuf,
-    /// The topic
-    #[arg(long, value_name = "NAME")]
-    pub topic: String,
-    /// The partition
-    #[arg(
-        long,
-        value_name = "NUMBER",
-        default_value_t = 0,
-        value_parser = clap::value_parser!(u32).range(0..=i32::MAX as i64)
-    )]
-    pub partition: u32,
+    /// The partition, such as orders-0
+    #[arg(long, value_name = "NAME", value_parser = partition)]
+    pub partition: PartitionName,
     /// The record with this offset
     #[arg(long, value_name = "OFFSET", group = "sought", value_parser = clap::value_parser!(i64).range(0..))]
     pub offset: Option<i64>,
@@ -394,10 +386,10 @@ mod tests {
     #[test]
     fn wrong_flags_and_values_are_usage_errors() {
         let wrong: [&[&str]; 13] = [
-            &["find", "data", "--topic", "orders"],
-            &["find", "data", "--topic", "orders", "--offset", "3", "--key", "k"],
-            &["find", "data", "--topic", "orders", "--time", "noon"],
-            &["find", "data", "--topic", "orders", "--offset", "3", "--limit", "2"],
+            &["find", "data", "--partition", "orders-0"],
+            &["find", "data", "--partition", "orders-0", "--offset", "3", "--key", "k"],
+            &["find", "data", "--partition", "orders-0", "--time", "noon"],
+            &["find", "data", "--partition", "orders-0", "--offset", "3", "--limit", "2"],
             &["repair", "data", "--partition", "orders", "--cut-at", "3"],
             &["repair", "data", "--partition", "orders-0"],
             &["quick", "--seconds", "0"],

@@ -34,17 +34,14 @@ const LISTED: usize = 20;
 /// # Errors
 /// If the directory can't be read, or is none, or has no such partition.
 pub fn find(flags: &cli::Find) -> Result<Verdict> {
-    let Some(name) = PartitionName::new(&flags.topic, flags.partition) else {
-        let topic = &flags.topic;
-        return Err(usage(format!("{topic:?} is no topic's name: 1 to 249 of a-z A-Z 0-9 . _ -")));
-    };
+    let name = &flags.partition;
     refuse_a_runs_directory(&flags.dir)?;
     let sought = sought(flags);
-    let report = look(&flags.dir, &name, sought).map_err(|error| refused(&flags.dir, error))?;
+    let report = look(&flags.dir, name, sought).map_err(|error| refused(&flags.dir, error))?;
     let text = if flags.json {
-        format!("{:#}\n", document(&name, &report))
+        format!("{:#}\n", document(name, &report))
     } else {
-        told_in_words(&name, &report)
+        told_in_words(name, &report)
     };
     output::print(&text)?;
     let sound = report.missing.is_none() && report.problems.is_empty();

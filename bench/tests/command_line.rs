@@ -392,7 +392,7 @@ fn find_names_a_record_and_its_place_or_what_there_is_instead() {
     let place = Place::new("find");
     closed(&place);
     let find = |more: &str| {
-        let line = format!("find data --topic orders {more}");
+        let line = format!("find data --partition orders-0 {more}");
         place.run(&line.split(' ').collect::<Vec<_>>())
     };
     let said = |output: &Output| String::from_utf8_lossy(&output.stdout).into_owned();
@@ -422,11 +422,11 @@ fn find_names_a_record_and_its_place_or_what_there_is_instead() {
         assert!(said(&output).contains(wanted), "{asked}: {}", said(&output));
     }
     for (asked, wanted) in [
-        (["data", "order"], "did you mean orders?"),
-        (["data/orders-0", "orders"], "name the one that the partition's directory is in"),
-        (["nowhere", "orders"], "nowhere"),
+        (["data", "order-0"], "did you mean orders?"),
+        (["data/orders-0", "orders-0"], "name the one that the partition's directory is in"),
+        (["nowhere", "orders-0"], "nowhere"),
     ] {
-        let output = place.run(&["find", asked[0], "--topic", asked[1], "--offset", "0"]);
+        let output = place.run(&["find", asked[0], "--partition", asked[1], "--offset", "0"]);
         assert_eq!(output.status.code(), Some(WRONG_USE), "{asked:?}");
         assert!(stderr(&output).contains(wanted), "{asked:?}: {}", stderr(&output));
     }
