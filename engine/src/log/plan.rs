@@ -56,6 +56,15 @@ pub(crate) struct Bounds {
     pub(crate) force_direct: bool,
 }
 
+/// Whether a step may follow from it that the journal took bytes of this segment, or holds them now. Where a group has
+/// one small batch of each of many logs there is none, and nobody need look at their logs again.
+pub(crate) fn may_go_on(policy: FlushPolicy, segment: &Segment) -> bool {
+    policy != FlushPolicy::Group
+        || segment.rolled
+        || segment.end() > segment.claimed()
+        || segment.unwritten_claimed() >= WRITE_BACK_BYTES
+}
+
 impl Log {
     /// The next step, if the log has work. Called again after each step is carried out. `may_write_back`: whether that
     /// may be a write that nobody waits for.
@@ -164,3 +173,7 @@ impl Log {
         Step::Wait
     }
 }
+
+#[cfg(test)]
+#[path = "plan/tests.rs"]
+mod tests;

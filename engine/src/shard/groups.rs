@@ -6,7 +6,7 @@ use crate::error::Fault;
 use crate::journal::group::{ENTRY_BYTES, Entry, EntryKind, GroupWriter, HEADER_BYTES};
 use crate::journal::{GROUPS_IN_FLIGHT_MAX, LogId, Reference};
 use crate::limits::{GATHERED_BYTES_MAX, GROUP_ENTRIES_MAX, RESERVE_BYTES};
-use crate::log::plan::Step;
+use crate::log::plan::{Step, may_go_on};
 use crate::types::{Durability, FlushPolicy, Incarnation, Offset, Pos};
 
 use super::state::{Errand, State, tell};
@@ -217,6 +217,7 @@ impl State {
         };
         let mut writer = GroupWriter::new(chunk, group.iter().map(|chosen| chosen.entry));
         let mut claimed_all = 0;
+        let (prepare, shape) = (self.settings.prepare, self.settings.shape);
         for Chosen { reference, .. } in &group {
             if reference.start == reference.end {
                 continue;
@@ -224,6 +225,7 @@ impl State {
             let Some(log) = self.logs[reference.log.0 as usize].as_deref_mut() else {
                 unreachable!("chosen in this turn");
             };
+            let policy = log.policy;
             let Some(segment) = log.segment(reference.segment) else {
                 unreachable!("chosen in this turn");
             };
@@ -234,7 +236,10 @@ impl State {
                 self.gathered_bytes = self.gathered_bytes.saturating_sub(claimed);
                 claimed_all += claimed;
                 self.stats.journaled_bytes += claimed;
-                self.look_at(reference.log);
+                if may_go_on(policy, segment) || super::prepare::is_wanting(prepare, shape, segment)
+                {
+                    self.look_at(reference.log);
+                }
             }
         }
         self.note_crowd(claimed_all);
@@ -313,14 +318,16 @@ impl State {
         let (work, fetches) = (&mut self.work, &mut self.fetches);
         self.journal.landed(sequence, |reference| {
             let Some(log) = logs[reference.log.0 as usize].as_deref_mut() else { return };
+            let policy = log.policy;
             let Some(segment) = log.segment(reference.segment) else { return };
             // An empty one was voided by a truncation while the group was in flight.
             if reference.claims && reference.start < reference.end {
                 segment.durable.finish(reference.start, reference.end);
             }
+            let may_go_on = may_go_on(policy, segment);
             log.settle(|ended| tell(inbox, ended));
             fetches.note(log);
-            if !log.queued {
+            if may_go_on && !log.queued {
                 log.queued = true;
                 work.push_back(reference.log);
             }

@@ -49,6 +49,12 @@ pub(crate) fn wanted(prepare: Prepare, shape: Shape, segment: &Segment) -> u64 {
     (end + ahead).min(limit).max(end).max(segment.prepare_goal.get())
 }
 
+/// Whether more space is to be readied for a segment, and nobody does so.
+pub(super) fn is_wanting(prepare: Prepare, shape: Shape, segment: &Segment) -> bool {
+    !segment.preparing
+        && (segment.file.is_none() || wanted(prepare, shape, segment) > segment.prepared.get())
+}
+
 /// How much space the segment after one of `bytes`, filled in `ms`, gets at first: what flows in the time that
 /// readying takes, so that a busy partition does not begin small again with each roll. Acks wait for it: no more
 /// than they can bear.

@@ -450,10 +450,8 @@ impl State {
             // It takes no bytes; a reader opens what it needs.
             return;
         }
-        let wanting = log.tail.iter_mut().find(|segment| {
-            let short = super::prepare::wanted(prepare, shape, segment) > segment.prepared.get();
-            !segment.preparing && (segment.file.is_none() || short)
-        });
+        let wanting =
+            log.tail.iter_mut().find(|segment| super::prepare::is_wanting(prepare, shape, segment));
         if let Some(segment) = wanting {
             segment.preparing = true;
             let base = segment.base();
