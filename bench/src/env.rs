@@ -141,9 +141,9 @@ impl Env {
         }
         if let Some(ns) = self.core_round_trip_ns.filter(|ns| *ns >= FAR_NS) {
             doubts.push(format!(
-                "the two cores are far apart: {ns:.0} ns for a cache line there and back, where 30 to 150 are usual; small \
-                 requests are slower by up to half, and the host of a virtual machine may change that at any time \
-                 (docs/benchmarking.md)"
+                "the two cores are far apart: {ns:.0} ns for a cache line there and back, where 30 to 150 are \
+                 usual; small requests are slower by up to half, and the host of a virtual machine may change \
+                 that at any time (docs/benchmarking.md)"
             ));
         }
         if self.volume.in_memory() {

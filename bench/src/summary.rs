@@ -182,9 +182,9 @@ fn apart(arms: &[Measured]) -> Option<String> {
     let apart = all.iter().filter(|trips| trips.reach() != Reach::Near).count();
     (apart > 0).then(|| {
         format!(
-            "in {apart} of {} slices the host had the clients' core and the log's {FAR_NS} ns or more apart (a cache line \
-             there and back): rows of small requests are slower by up to half in these, and ratios of two rows tell less \
-             (core_round_trips_ns)",
+            "in {apart} of {} slices the host had the clients' core and the log's {FAR_NS} ns or more apart (a \
+             cache line there and back): rows of small requests are slower by up to half in these, and ratios \
+             of two rows tell less (core_round_trips_ns)",
             all.len()
         )
     })
