@@ -37,6 +37,11 @@ impl Log {
         }
     }
 
+    /// Bytes of it that memory holds.
+    pub(crate) fn held_bytes(&self) -> u64 {
+        self.tail.iter().map(|segment| segment.window.end().since(segment.window.base())).sum()
+    }
+
     /// Gives back what is spare behind an idle tail.
     pub(crate) fn shrink(&mut self, arena: &Arena) {
         for segment in &mut self.tail {

@@ -3,7 +3,7 @@
 use crate::buffers::{CHUNK_BYTES_MAX, Chunk};
 use crate::error::AppendError;
 use crate::journal::LogId;
-use crate::limits::{SWEEP_INTERVAL_NS, UNREAD_BYTES_MAX};
+use crate::limits::{PRESSURE_INTERVAL_NS, SWEEP_INTERVAL_NS, UNREAD_BYTES_MAX};
 use crate::log::{Access, Log};
 use crate::types::{Offset, Pos};
 
@@ -133,7 +133,8 @@ impl State {
     /// Gives back memory of bytes that are in their file: at once where nobody reads the log's tail, since memory that
     /// is written again and again stays in the processor's caches, and else when it is wanted.
     pub(super) fn trim(&mut self, id: LogId) {
-        if self.arena.bytes() - self.arena.free_bytes() < self.unread_bytes_max() {
+        let taken = self.arena.bytes() - self.arena.free_bytes();
+        if taken < self.unread_bytes_max() {
             return;
         }
         let now = self.time.ns;
@@ -144,8 +145,24 @@ impl State {
         }
         let (wanted, kept_ns) = (self.is_memory_wanted(), self.settings.kept_for_readers_ns);
         let Some(log) = self.log(id) else { return };
-        if wanted || !log.is_read(now, kept_ns) {
-            log.release_written();
+        if !wanted && log.is_read(now, kept_ns) {
+            return;
+        }
+        log.release_written();
+        // What is left was journaled, or lies behind what was, and is not flushed. If most of it is one log's, and went
+        // straight to its segment behind a little that was journaled, a checkpoint is cheap and frees nearly all.
+        let held = log.held_bytes();
+        let is_much = held >= self.unread_bytes_max() as u64 && held > taken as u64 / 2;
+        if is_much && self.journal.needed_bytes() < held / 2 {
+            self.checkpoint_for_memory();
+        }
+    }
+
+    /// Begins a checkpoint to free memory, unless one is under way or has just been.
+    pub(super) fn checkpoint_for_memory(&mut self) {
+        if !self.checkpointing && self.time.ns > self.pressure_ns {
+            self.pressure_ns = self.time.ns + PRESSURE_INTERVAL_NS;
+            self.errand(Errand::Checkpoint);
         }
     }
 

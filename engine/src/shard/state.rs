@@ -13,9 +13,9 @@ use crate::error::{AppendError, Fault};
 use crate::inspect::Rotten;
 use crate::journal::{Journal, LogId};
 use crate::limits::{
-    COALESCED_BYTES_MAX, DIRECT_ALONE_BYTES, GROUP_ENTRIES_MAX, PATIENCE_BYTES_MAX,
-    PRESSURE_INTERVAL_NS, READ_FILES_MAX, READ_FILES_MIN, RECOVERY_INTERVAL_NS,
-    RECOVERY_STRIDE_BYTES, RESERVE_BYTES, SEGMENT_IN_FLIGHT_BYTES_MAX, WRITES_IN_FLIGHT_MAX,
+    COALESCED_BYTES_MAX, DIRECT_ALONE_BYTES, GROUP_ENTRIES_MAX, PATIENCE_BYTES_MAX, READ_FILES_MAX,
+    READ_FILES_MIN, RECOVERY_INTERVAL_NS, RECOVERY_STRIDE_BYTES, RESERVE_BYTES,
+    SEGMENT_IN_FLIGHT_BYTES_MAX, WRITES_IN_FLIGHT_MAX,
 };
 use crate::log::plan::{Bounds, Purpose, Step};
 use crate::log::{Access, Append, Ended, Log, Shape};
@@ -133,7 +133,7 @@ pub(crate) struct State {
     pub(super) starved_free: Option<usize>,
     pub(super) released_bytes: u64,
     /// No checkpoint for want of memory before this time.
-    pressure_ns: u64,
+    pub(super) pressure_ns: u64,
     /// When memory was last looked for in all logs, for more than those that nobody reads may have was taken.
     pub(super) swept_ns: u64,
     /// Whether a procedure watches the age of journal groups.
@@ -250,9 +250,8 @@ impl State {
         self.arrivals = arrivals;
         self.inbox.release(std::mem::take(&mut self.released_bytes));
         let short = self.arena.free_bytes() < self.arena.bytes() / 4;
-        if short && !self.checkpointing && self.time.ns > self.pressure_ns {
-            self.pressure_ns = self.time.ns + PRESSURE_INTERVAL_NS;
-            self.errand(Errand::Checkpoint);
+        if short {
+            self.checkpoint_for_memory();
         }
         calls
     }

@@ -106,6 +106,37 @@ fn what_is_journaled_is_written_back_while_more_comes() {
     world.read_all(&log).unwrap();
 }
 
+/// Large groups go straight to their segment, behind a small one that the journal took: they do not stay in memory until
+/// the journal is half full.
+#[test]
+fn memory_behind_a_little_that_was_journaled_is_given_back() {
+    let (journal_bytes, memory_bytes) = (64 << 20, 64 << 20);
+    let setup = Setup { journal_bytes, memory_bytes, ..Setup::default() };
+    let disk = disk(SimOptions::default());
+    let oracle: Rc<RefCell<Oracle>> = Rc::default();
+    let mut world = reopen(&disk, &setup, &oracle, End::Power);
+    let log = world.log(&name("mixed")).unwrap();
+    world.run(log.prepare(64 << 20)).unwrap().unwrap();
+    let (mut sent, mut taken_max) = (0, 0);
+    while sent < 300 {
+        for bytes in [1000, 300_000] {
+            let id = oracle.borrow_mut().id();
+            assert!(world.send(&log, id, batch(id, 1, bytes)), "there is room");
+            sent += 1;
+            while acked(&oracle, &log) < sent {
+                world.turn(Wait::Forever).unwrap();
+            }
+        }
+        let context = world.context(0);
+        let state = context.state.borrow();
+        taken_max = taken_max.max(state.arena.bytes() - state.arena.free_bytes());
+    }
+    // A quarter of the arena, and of what was appended: what is read by nobody goes from an eighth on.
+    assert!(taken_max < 12 << 20, "{taken_max} bytes of memory were taken");
+    world.settle().unwrap();
+    world.read_all(&log).unwrap();
+}
+
 /// Appends under `os` to many partitions keep writes in flight all the time: what the journal holds of another is
 /// written back all the same, and its appends do not end with the journal's room.
 #[test]
