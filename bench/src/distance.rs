@@ -21,7 +21,7 @@ const TRIPS: u32 = 200;
 const BATCHES: usize = 9;
 
 /// Looks at the line before the core is given away: only where both threads share one after all.
-const LOOKS_MAX: u32 = 10_000;
+const LOOKS_MAX: u32 = 500;
 
 /// A cache line of its own, with its neighbour, which is fetched along with it.
 #[repr(align(128))]

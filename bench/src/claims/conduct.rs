@@ -141,8 +141,8 @@ fn apart(judged: &[Judged]) -> Option<String> {
         .filter_map(|one| Some(format!("{} {} x", one.rule.when, human::ratio(one.far_ratio?))))
         .collect();
     let mut note = format!(
-        "in up to {} of {rounds} rounds the host had the clients' core and the log's {FAR_NS} ns or more apart (a \
-         cache line there and back), or moved them: they do not count where others do",
+        "up to {} of {rounds} rounds do not count: the host moved the clients' core and the log's, {FAR_NS} ns or more \
+         apart (a cache line there and back) or together again, and like is compared with like",
         most.left_out
     );
     if !far.is_empty() {

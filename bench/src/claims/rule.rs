@@ -228,19 +228,21 @@ impl Rule {
             pairs.iter().filter(both).filter_map(ratio).collect()
         };
         let (near, far) = (with(Reach::Near), with(Reach::Far));
+        let all: Vec<f64> = pairs.iter().filter_map(ratio).collect();
+        let rounds = all.len();
         let (ratios, far) = if near.len() >= ROUNDS_MIN {
             (near, far)
         } else if far.len() >= ROUNDS_MIN {
             (far, Vec::new())
         } else {
-            (pairs.iter().filter_map(ratio).collect(), Vec::new())
+            (all, Vec::new())
         };
         let interval = rank_interval(&ratios);
         let outcome = interval.map_or(Outcome::NotMeasured, |interval| self.bound.holds(interval));
         Judged {
             rule: *self,
             ratio: median(ratios.iter().copied()),
-            left_out: pairs.len() - ratios.len(),
+            left_out: rounds - ratios.len(),
             far_ratio: median(far),
             ratios,
             interval,

@@ -37,9 +37,13 @@ impl Log {
         }
     }
 
-    /// Bytes of it that memory holds.
+    /// Bytes in memory that are written, and are held until they are flushed. A rolled segment's seal sees to its own.
     pub(crate) fn held_bytes(&self) -> u64 {
-        self.tail.iter().map(|segment| segment.window.end().since(segment.window.base())).sum()
+        let held = |segment: &Segment| {
+            let written = segment.written.done().max(segment.window.base());
+            written.since(segment.window.base())
+        };
+        self.tail.iter().filter(|segment| !segment.rolled).map(held).sum()
     }
 
     /// Gives back what is spare behind an idle tail.

@@ -153,7 +153,8 @@ impl State {
         // straight to its segment behind a little that was journaled, a checkpoint is cheap and frees nearly all.
         let held = log.held_bytes();
         let is_much = held >= self.unread_bytes_max() as u64 && held > taken as u64 / 2;
-        if is_much && self.journal.needed_bytes() < held / 2 {
+        let needed = self.journal.needed_bytes();
+        if is_much && needed > 0 && needed < held / 2 {
             self.checkpoint_for_memory();
         }
     }

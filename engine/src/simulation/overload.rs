@@ -106,8 +106,8 @@ fn what_is_journaled_is_written_back_while_more_comes() {
     world.read_all(&log).unwrap();
 }
 
-/// Large groups go straight to their segment, behind a small one that the journal took: they do not stay in memory until
-/// the journal is half full.
+/// Large groups go straight to their segment, behind a small one that the journal took: they do not stay in memory
+/// until the journal is half full.
 #[test]
 fn memory_behind_a_little_that_was_journaled_is_given_back() {
     let (journal_bytes, memory_bytes) = (64 << 20, 64 << 20);
