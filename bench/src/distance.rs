@@ -98,6 +98,13 @@ pub struct RoundTrips {
 }
 
 impl RoundTrips {
+    /// Measures `thing` with the cores' distance before and after it.
+    pub fn around<T>(cores: Cores, thing: impl FnOnce() -> T) -> (T, Self) {
+        let before = round_trip_ns(cores);
+        let done = thing();
+        (done, Self { before, after: round_trip_ns(cores) })
+    }
+
     /// How far the cores were apart.
     pub fn reach(self) -> Reach {
         let far = |trip: Option<f64>| trip.is_some_and(|ns| ns >= FAR_NS);

@@ -54,7 +54,6 @@ pub struct Env {
     /// Microseconds until 2 MiB of memory are there when they are touched first, the median of eight.
     pub first_touch_us: Option<f64>,
     /// Nanoseconds of a cache line from the clients' core to the disk's and back; none on one core.
-    #[serde(default)]
     pub core_round_trip_ns: Option<f64>,
     /// The file system of the data directory.
     pub volume: Volume,

@@ -9,7 +9,7 @@ use ringmain::buffers::Arena;
 use crate::clock::utc_stamp;
 use crate::crash::{self, Found};
 use crate::device::{ARENA_BYTES, Flush};
-use crate::distance::{RoundTrips, round_trip_ns};
+use crate::distance::RoundTrips;
 use crate::env::Env;
 use crate::json::{Check, Document, SCHEMA, SURVIVES_KILL, State, command_line};
 use crate::neighbours::{Neighbours, Watch};
@@ -187,10 +187,9 @@ fn slices(rig: &mut Rig<'_>, arms: &mut [Measured], each: Duration) -> Result<()
     for nth in schedule(arms.len(), rounds) {
         interrupt::check()?;
         let arm = &mut arms[nth];
-        let before = round_trip_ns(rig.cores());
-        let slice = rig.slice(arm.row, time);
+        let (slice, round_trips) = RoundTrips::around(rig.cores(), || rig.slice(arm.row, time));
         arm.slices.push(slice.with_context(|| arm.row.name)?);
-        arm.round_trips.push(RoundTrips { before, after: round_trip_ns(rig.cores()) });
+        arm.round_trips.push(round_trips);
     }
     Ok(())
 }

@@ -8,7 +8,7 @@ use super::claim::{Arm, Claim, Effort, Ready, Run, Slice, Stage};
 use super::lens::Seen;
 use super::rule::{Finding, Judged, finding, reasons};
 use crate::cores::Cores;
-use crate::distance::{FAR_NS, RoundTrips, round_trip_ns};
+use crate::distance::{FAR_NS, RoundTrips};
 use crate::human;
 use crate::interrupt::{self, Interrupted};
 use crate::progress::Progress;
@@ -205,9 +205,9 @@ impl Plan {
                 interrupt::check()?;
                 let rest = self.until.saturating_duration_since(Instant::now());
                 let (name, run) = &mut runs[nth];
-                let before = round_trip_ns(self.cores);
-                let mut slice = run((rest / left).max(SLICE_MIN)).context(*name)?;
-                slice.round_trips = RoundTrips { before, after: round_trip_ns(self.cores) };
+                let time = (rest / left).max(SLICE_MIN);
+                let (slice, round_trips) = RoundTrips::around(self.cores, || run(time));
+                let slice = Slice { round_trips, ..slice.context(*name)? };
                 left -= 1;
                 if round > 0 {
                     slot(arms, name).slices.push(slice);

@@ -115,7 +115,6 @@ pub struct Comparison {
     #[serde(default)]
     pub left_out: usize,
     /// The median ratio of rounds with the cores far apart, where near ones count.
-    #[serde(default)]
     pub far_ratio: Option<f64>,
     /// What it came to.
     pub outcome: Outcome,

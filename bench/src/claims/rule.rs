@@ -4,7 +4,7 @@ use std::fmt;
 
 use serde::{Deserialize, Serialize};
 
-use super::claim::Slice;
+use super::claim::{Effort, Slice};
 use crate::distance::Reach;
 use crate::human;
 use crate::stats::{median, rank_interval};
@@ -189,9 +189,8 @@ pub enum Outcome {
     NotMeasured,
 }
 
-/// Rounds with near cores from which on they decide alone: fewest for which an interval leaves an outlier out is nine,
-/// fewest of a run are seven.
-const ROUNDS_MIN: usize = 7;
+/// Rounds with the cores as far apart from which on they decide alone: as many as a run has at least.
+const ROUNDS_MIN: usize = Effort::QUICK.rounds.0;
 
 /// A comparison with its figures.
 #[derive(Clone, Debug, PartialEq)]
