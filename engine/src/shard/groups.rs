@@ -9,6 +9,7 @@ use crate::limits::{GATHERED_BYTES_MAX, GROUP_ENTRIES_MAX, RESERVE_BYTES};
 use crate::log::plan::{Step, may_go_on};
 use crate::types::{Durability, FlushPolicy, Incarnation, Offset, Pos};
 
+use super::prepare::is_wanting;
 use super::state::{Errand, State, tell};
 use super::writes::Token;
 
@@ -236,8 +237,7 @@ impl State {
                 self.gathered_bytes = self.gathered_bytes.saturating_sub(claimed);
                 claimed_all += claimed;
                 self.stats.journaled_bytes += claimed;
-                if may_go_on(policy, segment) || super::prepare::is_wanting(prepare, shape, segment)
-                {
+                if may_go_on(policy, segment) || is_wanting(prepare, shape, segment) {
                     self.look_at(reference.log);
                 }
             }

@@ -41,7 +41,7 @@ fn runs_short(segment: &Segment, ready: u64) -> bool {
 }
 
 /// Up to where a segment's space is to be ready: ahead of its bytes, while more come, and not behind its end.
-pub(crate) fn wanted(prepare: Prepare, shape: Shape, segment: &Segment) -> u64 {
+fn wanted(prepare: Prepare, shape: Shape, segment: &Segment) -> u64 {
     let end = segment.end().ceil(shape.block).get();
     let limit = shape.segment_bytes.next_multiple_of(shape.block);
     let no_more = segment.rolled || prepare == Prepare::None;
