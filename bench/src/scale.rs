@@ -14,6 +14,9 @@ pub const QUANTILES: [(f64, &str); 9] = [
     (0.999_999_9, "99.99999"),
 ];
 
+/// Values from here on, and infinity, are drawn as this one: a spoilt file can hold any.
+const FAR: f64 = 1e300;
+
 /// How values are spread over an axis.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Scale {
@@ -40,7 +43,7 @@ impl Axis {
     /// From 0 to at least `most`, which a round value ends.
     pub fn linear(most: f64) -> Self {
         let max = if most > 0.0 {
-            next_round(most, &[1.0, 1.5, 2.0, 2.5, 3.0, 4.0, 5.0, 6.0, 8.0, 10.0])
+            next_round(most.min(FAR), &[1.0, 1.5, 2.0, 2.5, 3.0, 4.0, 5.0, 6.0, 8.0, 10.0])
         } else {
             1.0
         };
@@ -49,11 +52,12 @@ impl Axis {
 
     /// From 0 to exactly `most`.
     pub fn span(most: f64) -> Self {
-        Self { scale: Scale::Linear, min: 0.0, max: if most > 0.0 { most } else { 1.0 } }
+        Self { scale: Scale::Linear, min: 0.0, max: if most > 0.0 { most.min(FAR) } else { 1.0 } }
     }
 
     /// Around all from `least` to `most`, both above 0, ending at round values.
     pub fn log(least: f64, most: f64) -> Self {
+        let [least, most] = [least, most].map(|value| value.clamp(1.0 / FAR, FAR));
         let min = previous_round(least);
         let max = next_round(most * 1.0001, &[1.0, 2.0, 5.0, 10.0]).max(min * 2.0);
         Self { scale: Scale::Log, min, max }
@@ -67,9 +71,13 @@ impl Axis {
     /// Where `value` lies: 0 at the beginning, 1 at the end.
     pub fn share(&self, value: f64) -> f64 {
         match self.scale {
-            Scale::Linear => (value - self.min) / (self.max - self.min),
+            Scale::Linear => {
+                let share = (value.clamp(-FAR, FAR) - self.min) / (self.max - self.min);
+                share.clamp(-FAR, FAR)
+            }
             Scale::Log => {
-                (value.max(f64::MIN_POSITIVE) / self.min).ln() / (self.max / self.min).ln()
+                let from_min = |value: f64| value.clamp(1.0 / FAR, FAR).ln() - self.min.ln();
+                from_min(value) / from_min(self.max)
             }
             Scale::Nines => nines(value) / nines(self.max),
         }
@@ -151,6 +159,17 @@ mod tests {
         assert_eq!(axis.ticks(3), [1e5, 1e6, 1e7]);
         assert!(Axis::log(5.0, 5.0).max > 9.0, "never empty");
         assert!(Axis::log(1e-300, 1e300).ticks(9).len() > 100, "as far apart as numbers can be");
+    }
+
+    #[test]
+    fn every_value_has_a_place() {
+        for most in [1e-310, 7.0, 1e299, 1e308, f64::INFINITY] {
+            for axis in [Axis::linear(most), Axis::span(most), Axis::log(1e-310, most)] {
+                for value in [-1e308, 0.0, 1e-310, 7.0, 1e308, f64::INFINITY] {
+                    assert!(axis.share(value).is_finite(), "{value} on {axis:?}");
+                }
+            }
+        }
     }
 
     #[test]

@@ -354,6 +354,21 @@ fn spoil(dir: &Path, random: &mut Random) {
 }
 
 #[test]
+fn times_longer_than_any_have_a_place_on_the_page() {
+    let scratch = Scratch::new("report-long");
+    let long = |latency: &mut Latency| (latency.p99, latency.p999, latency.max) = (1e308, 1e308, 1e308);
+    let dir = write(&scratch, 0, |document| {
+        long(&mut document.result.latency_us);
+        document.result.phases_us.flush.as_mut().map(long);
+    });
+    let other = write(&scratch, 1, |_| {});
+    let runs = Runs::new([dir, other].map(|dir| Run::read(&dir).expect("read")).into());
+    for text in [runs.render(), runs.picture().expect("two runs")] {
+        assert!(!text.contains("NaN") && !text.contains("\"inf"), "a place that is no number");
+    }
+}
+
+#[test]
 fn a_spoilt_run_gives_a_page_or_a_reason() {
     let (mut pages, mut reasons) = (0, 0);
     let scratch = Scratch::new("report-spoilt");
