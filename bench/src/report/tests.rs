@@ -356,7 +356,8 @@ fn spoil(dir: &Path, random: &mut Random) {
 #[test]
 fn times_longer_than_any_have_a_place_on_the_page() {
     let scratch = Scratch::new("report-long");
-    let long = |latency: &mut Latency| (latency.p99, latency.p999, latency.max) = (1e308, 1e308, 1e308);
+    let long =
+        |latency: &mut Latency| (latency.p99, latency.p999, latency.max) = (1e308, 1e308, 1e308);
     let dir = write(&scratch, 0, |document| {
         long(&mut document.result.latency_us);
         document.result.phases_us.flush.as_mut().map(long);
