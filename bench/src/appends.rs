@@ -1,5 +1,7 @@
 //! The engine as clients see it: batches sent through [`LogHandle`] futures, memory taken back with each ack.
 
+use std::pin::Pin;
+
 use anyhow::Result;
 use ringmain::batch::Batch;
 use ringmain::error::AppendError;
@@ -19,11 +21,12 @@ pub struct Appends<'a> {
     batch_bytes: usize,
     /// Where large batches come from; small ones are built one by one.
     shelf: Option<Shelf>,
+    /// Memory of batches, the last used on top: that of small ones comes back when they are sent, of others with their
+    /// acks.
+    spare: Vec<Vec<u8>>,
 }
 
 struct Desk<'a> {
-    /// The last batch's memory.
-    buffer: Vec<u8>,
     /// The next large batch, made while the one before was under way.
     ready: Option<Batch>,
     cursor: Cursor<'a>,
@@ -43,14 +46,14 @@ impl<'a> Appends<'a> {
         payload: &'a Payload,
     ) -> Result<Self> {
         let desk = |client: u32| Desk {
-            buffer: Vec::with_capacity(batch_bytes),
             ready: None,
             cursor: payload.cursor(client as usize),
             next: client as usize % logs.len(),
         };
         let large = batch_bytes >= LARGE_BYTES;
         let shelf = large.then(|| Shelf::new(batch_bytes, &mut payload.cursor(0))).transpose()?;
-        Ok(Self { logs, desks: (0..clients).map(desk).collect(), batch_bytes, shelf })
+        let desks = (0..clients).map(desk).collect();
+        Ok(Self { logs, desks, batch_bytes, shelf, spare: Vec::with_capacity(clients as usize) })
     }
 }
 
@@ -64,7 +67,7 @@ impl Target for Appends<'_> {
         let log = &self.logs[desk.next];
         desk.next = (desk.next + step) % self.logs.len();
         let batch = desk.ready.take().unwrap_or_else(|| {
-            let buffer = std::mem::take(&mut desk.buffer);
+            let buffer = self.spare.pop().unwrap_or_default();
             match &mut self.shelf {
                 Some(shelf) => shelf.take(buffer),
                 None => fill(buffer, self.batch_bytes, client, &mut desk.cursor)
@@ -76,16 +79,19 @@ impl Target for Appends<'_> {
 
     /// The raw arms make nothing ready between two requests; a large batch's copy would stand in for the engine's
     /// own time. Small ones are built when they are sent, by the floor's clients too.
-    fn prepare(&mut self, client: u32) {
-        let desk = &mut self.desks[client as usize];
+    fn under_way(&mut self, client: u32, mut request: Pin<&mut AppendFuture>) {
+        self.spare.extend(request.take_buffer());
         if let Some(shelf) = &mut self.shelf {
-            desk.ready = Some(shelf.take(std::mem::take(&mut desk.buffer)));
+            let buffer = self.spare.pop().unwrap_or_default();
+            self.desks[client as usize].ready = Some(shelf.take(buffer));
         }
     }
 
-    fn acked(&mut self, client: u32, output: Result<Appended, AppendError>) -> Result<Acked> {
+    fn acked(&mut self, _: u32, output: Result<Appended, AppendError>) -> Result<Acked> {
         let Appended { base_offset, last_offset, buffer } = output?;
-        self.desks[client as usize].buffer = buffer;
+        if buffer.capacity() > 0 {
+            self.spare.push(buffer);
+        }
         let records = (last_offset.get() - base_offset.get() + 1) as u64;
         Ok(Acked { records, bytes: self.batch_bytes as u64 })
     }

@@ -26,10 +26,11 @@ pub trait Target {
     /// Starts the next request of `client`.
     fn append(&mut self, client: u32) -> Self::Fut;
 
-    /// Called once a request of `client` is on its way: what the next one needs can be made ready meanwhile, as a
-    /// producer does that builds a batch while the one before is under way.
-    fn prepare(&mut self, client: u32) {
-        let _ = client;
+    /// Called once a request of `client` is on its way: what it does not need any more can be taken back, and what the
+    /// next one needs can be made ready meanwhile, as a producer does that builds a batch while the one before is
+    /// under way.
+    fn under_way(&mut self, client: u32, request: Pin<&mut Self::Fut>) {
+        let _ = (client, request);
     }
 
     /// Takes what a request of `client` came to.
@@ -190,11 +191,11 @@ impl<F: Future> Crew<F> {
             let Some(future) = slot.future.as_mut() else { return Ok(()) };
             // SAFETY: the slice is boxed and never moves, a future is only replaced by `None` after it is
             // done (which drops it in place), and `slots` gives out no other way to it.
-            let future = unsafe { Pin::new_unchecked(future) };
+            let mut future = unsafe { Pin::new_unchecked(future) };
             let waker = board.waker(client);
-            let Poll::Ready(output) = future.poll(&mut Context::from_waker(waker)) else {
+            let Poll::Ready(output) = future.as_mut().poll(&mut Context::from_waker(waker)) else {
                 if started {
-                    target.prepare(client);
+                    target.under_way(client, future);
                 }
                 return Ok(());
             };

@@ -82,6 +82,34 @@ fn a_dropped_future_harms_neither_its_append_nor_another() {
 }
 
 #[test]
+fn one_buffer_serves_all_small_appends_under_way() {
+    everywhere("one-buffer", |config| {
+        let engine = Engine::open(config).unwrap();
+        let log = engine.log("one-buffer", 0).unwrap();
+        let (mut under_way, mut spare) = (Vec::new(), Vec::new());
+        for id in 0..100 {
+            let small = batch([id], 100).copy_in(spare);
+            let at = small.as_bytes().as_ptr();
+            let mut future = log.append(small);
+            assert_eq!(future.take_buffer(), None, "not sent yet");
+            assert!(poll_once(Pin::new(&mut future)).is_pending());
+            spare = future.take_buffer().expect("copied as it was sent");
+            assert!(spare.is_empty() && spare.as_ptr() == at, "the batch's own memory");
+            assert_eq!(future.take_buffer(), None, "taken");
+            under_way.push(future);
+        }
+        for future in under_way {
+            assert_eq!(block_on(future).unwrap().buffer.capacity(), 0);
+        }
+        let mut large = log.append(batch([100], 64 << 10));
+        let _ = poll_once(Pin::new(&mut large));
+        assert_eq!(large.take_buffer(), None, "its memory went along");
+        assert!(block_on(large).unwrap().buffer.capacity() >= 64 << 10);
+        assert!(ids(&log).into_iter().eq(0..=100));
+    });
+}
+
+#[test]
 fn every_future_has_a_foreign_executor_and_a_blocking_twin() {
     everywhere("twins", |config| {
         let engine = Engine::open(config).unwrap();

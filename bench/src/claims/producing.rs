@@ -79,7 +79,7 @@ impl Target for Batches<'_> {
         log.append(batch)
     }
 
-    fn prepare(&mut self, client: u32) {
+    fn under_way(&mut self, client: u32, _: Pin<&mut AppendFuture>) {
         let desk = &mut self.desks[client as usize];
         desk.ready = Some(desk.build(self.records));
     }

@@ -24,6 +24,8 @@ use crate::log::Ticket;
 use crate::ring::Wake;
 use crate::types::Offset;
 
+pub use append::AppendFuture;
+
 /// An append on its way to its shard.
 #[derive(Debug)]
 pub(crate) struct Request {
@@ -495,103 +497,7 @@ impl<C> Inbox<C> {
     }
 }
 
-/// An append under way. Any runtime may poll it. Dropping it cancels nothing that was already sent.
-#[must_use = "futures do nothing unless polled"]
-pub struct AppendFuture {
-    inbox: Arc<Inbox<super::Context>>,
-    log: LogId,
-    at: Option<(Offset, i32)>,
-    state: Sending,
-    /// Its place among those that wait for room.
-    place: Option<Place>,
-}
-
-enum Sending {
-    Unsent(Batch),
-    /// With the batch's memory, if its bytes were copied.
-    Sent(Ticket, Vec<u8>),
-    Over,
-}
-
-impl AppendFuture {
-    pub(crate) fn new(
-        inbox: Arc<Inbox<super::Context>>,
-        log: LogId,
-        batch: Batch,
-        at: Option<(Offset, i32)>,
-    ) -> Self {
-        Self { inbox, log, at, state: Sending::Unsent(batch), place: None }
-    }
-
-    /// Sends now or gives the batch back. `waker` is woken when the append ends.
-    pub(crate) fn try_send(
-        &mut self,
-        waker: Option<&Waker>,
-    ) -> std::result::Result<(), (AppendError, Batch)> {
-        let Sending::Unsent(batch) = mem::replace(&mut self.state, Sending::Over) else {
-            unreachable!("an append is sent once");
-        };
-        let (ticket, buffer) = self.inbox.send(self.log, batch, self.at, waker)?;
-        self.state = Sending::Sent(ticket, buffer);
-        Ok(())
-    }
-
-    fn poll_send(&mut self, cx: &Context<'_>) -> std::result::Result<(), AppendError> {
-        for registered in [false, true] {
-            match self.try_send(Some(cx.waker())) {
-                Ok(()) => break,
-                Err((AppendError::Overloaded, batch)) => {
-                    self.state = Sending::Unsent(batch);
-                    // Memory may have come free between the refusal and the registration: try once more.
-                    if !registered {
-                        self.inbox.wait(&mut self.place, cx);
-                    }
-                }
-                Err((error, _)) => return Err(error),
-            }
-        }
-        Ok(())
-    }
-}
-
-impl Future for AppendFuture {
-    type Output = std::result::Result<Appended, AppendError>;
-
-    fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
-        if matches!(self.state, Sending::Unsent(_)) {
-            // The waker went along: the append's end is told to it, or room that came free.
-            return match self.poll_send(cx) {
-                Ok(()) => Poll::Pending,
-                Err(error) => Poll::Ready(Err(error)),
-            };
-        }
-        let Sending::Sent(ticket, _) = self.state else {
-            unreachable!("a future is not polled after it was ready");
-        };
-        let (result, moved) = std::task::ready!(self.inbox.poll_ended(ticket, cx));
-        let Sending::Sent(_, copied) = mem::replace(&mut self.state, Sending::Over) else {
-            unreachable!("matched above");
-        };
-        let buffer = if copied.capacity() > 0 { copied } else { moved };
-        Poll::Ready(result.map(|(base_offset, last_offset)| Appended {
-            base_offset,
-            last_offset,
-            buffer,
-        }))
-    }
-}
-
-impl Drop for AppendFuture {
-    fn drop(&mut self) {
-        if let Some(place) = self.place.take() {
-            self.inbox.leave(place);
-        }
-        if let Sending::Sent(ticket, _) = self.state {
-            self.inbox.abandon(ticket);
-        }
-    }
-}
-
+mod append;
 pub(crate) mod local;
 #[cfg(test)]
 mod tests;
