@@ -3,12 +3,15 @@
 
 use std::collections::VecDeque;
 
-use crate::buffers::{Arena, CHUNK_BYTES_MAX, Chunk, Slice};
+use crate::buffers::{Arena, CHUNK_BYTES_MAX, Chunk, Slice, cache};
 use crate::types::Pos;
 
 /// The arena had no room. Nothing was appended.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct NoMemory;
+
+/// Bytes that are asked for ahead: a small batch.
+const AHEAD_BYTES: usize = 256;
 
 #[derive(Debug)]
 struct Piece {
@@ -82,6 +85,19 @@ impl Window {
             self.pieces.push_back(Piece { base, chunk });
         }
         Ok(())
+    }
+
+    /// Bytes are appended soon: the memory for a small batch comes meanwhile from a farther cache.
+    pub(crate) fn expect_append(&self) {
+        self.expect_bytes(self.end);
+    }
+
+    /// Bytes from `start` on are read soon, if they are the last chunk's.
+    pub(crate) fn expect_bytes(&self, start: Pos) {
+        if let Some(last) = self.pieces.back().filter(|last| last.base <= start) {
+            let at = last.chunk.as_ptr().wrapping_add(start.since(last.base) as usize);
+            cache::expect_writes(at, AHEAD_BYTES);
+        }
     }
 
     fn spare(&self) -> usize {

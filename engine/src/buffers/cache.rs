@@ -27,9 +27,10 @@ pub(crate) fn expect_writes(from: *const u8, bytes: usize) {
     }
 }
 
+/// Asks for the line of one address, as [`expect_writes`].
 #[cfg(all(target_arch = "x86_64", not(miri)))]
 #[inline]
-fn expect_write(at: *const u8) {
+pub(crate) fn expect_write(at: *const u8) {
     // SAFETY: PREFETCHW has no effect but on caches, and faults on no address. 64-bit processors that lack it, none of
     // them made since 2005, take it for a NOP.
     unsafe {
@@ -43,7 +44,7 @@ fn expect_write(at: *const u8) {
 
 #[cfg(not(all(target_arch = "x86_64", not(miri))))]
 #[inline]
-fn expect_write(_at: *const u8) {}
+pub(crate) fn expect_write(_at: *const u8) {}
 
 #[cfg(test)]
 mod tests {

@@ -215,8 +215,12 @@ impl Journal {
     }
 
     /// The group's write is done. Groups that are durable by that, in order, are handed to `durable`, reference by
-    /// reference.
-    pub(crate) fn landed(&mut self, sequence: u64, mut durable: impl FnMut(Reference)) {
+    /// reference, each with a look at whose those behind it are.
+    pub(crate) fn landed(
+        &mut self,
+        sequence: u64,
+        mut durable: impl FnMut(Reference, &dyn Fn(usize) -> Option<LogId>),
+    ) {
         let settled = self.live.len() - self.in_flight();
         let live = self.live.iter_mut().rev().find(|live| live.sequence == sequence);
         let live = live.expect("only what is in flight lands");
@@ -233,8 +237,9 @@ impl Journal {
             live.state = State::Durable;
             announced = announced.max(live.oldest_needed);
             let first = (live.first_reference - self.references_dropped) as usize;
-            for reference in self.references.range(first..first + live.references as usize) {
-                durable(*reference);
+            for at in first..first + live.references as usize {
+                let later = |ahead| self.references.get(at + 1 + ahead).map(|next| next.log);
+                durable(self.references[at], &later);
             }
         }
         self.announced = announced;

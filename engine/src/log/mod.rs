@@ -20,6 +20,7 @@ use crate::window::NoMemory;
 
 use keep::Keep;
 
+pub(crate) mod ahead;
 pub(crate) mod history;
 pub(crate) mod keep;
 pub(crate) mod plan;

@@ -6,6 +6,7 @@ use crate::error::Fault;
 use crate::journal::group::{ENTRY_BYTES, Entry, EntryKind, GroupWriter, HEADER_BYTES};
 use crate::journal::{GROUPS_IN_FLIGHT_MAX, LogId, Reference};
 use crate::limits::{GATHERED_BYTES_MAX, GROUP_ENTRIES_MAX, RESERVE_BYTES};
+use crate::log::ahead;
 use crate::log::plan::{Step, may_go_on};
 use crate::types::{Durability, FlushPolicy, Incarnation, Offset, Pos};
 
@@ -123,6 +124,7 @@ impl State {
             && self.group.len() < GROUP_ENTRIES_MAX
         {
             let Some(id) = self.gathering.pop_front() else { break };
+            ahead::expect(&self.logs, id, |ahead| self.gathering.get(ahead).copied());
             let bounds = self.settings.bounds;
             let Some(log) = self.log(id) else { continue };
             log.gathering = false;
@@ -219,7 +221,8 @@ impl State {
         let mut writer = GroupWriter::new(chunk, group.iter().map(|chosen| chosen.entry));
         let mut claimed_all = 0;
         let (prepare, shape) = (self.settings.prepare, self.settings.shape);
-        for Chosen { reference, .. } in &group {
+        for (nth, Chosen { reference, .. }) in group.iter().enumerate() {
+            self.expect_copies(&group[nth..]);
             if reference.start == reference.end {
                 continue;
             }
@@ -266,6 +269,16 @@ impl State {
             self.errands.push_back(Errand::Age);
         }
         true
+    }
+
+    /// The lines of the logs whose bytes are copied after those of the first entry, and the next bytes.
+    fn expect_copies(&self, group: &[Chosen]) {
+        let later = |ahead: usize| group.get(1 + ahead).map(|chosen| &chosen.reference);
+        let now = group[0].reference.log;
+        let log = ahead::expect(&self.logs, now, |ahead| Some(later(ahead)?.log));
+        if let (Some(log), Some(at)) = (log, later(ahead::NEXT)) {
+            log.expect_bytes(at.segment, at.start);
+        }
     }
 
     fn put_back(&mut self, mut group: Vec<Chosen>, forced: Option<u64>) {
@@ -316,7 +329,8 @@ impl State {
         let inbox = &self.inbox;
         let logs = &mut self.logs;
         let (work, fetches) = (&mut self.work, &mut self.fetches);
-        self.journal.landed(sequence, |reference| {
+        self.journal.landed(sequence, |reference, later| {
+            ahead::expect(logs, reference.log, later);
             let Some(log) = logs[reference.log.0 as usize].as_deref_mut() else { return };
             let policy = log.policy;
             let Some(segment) = log.segment(reference.segment) else { return };

@@ -18,7 +18,7 @@ use crate::limits::{
     SEGMENT_IN_FLIGHT_BYTES_MAX, WRITES_IN_FLIGHT_MAX,
 };
 use crate::log::plan::{Bounds, Purpose, Step};
-use crate::log::{Access, Append, Ended, Log, Shape};
+use crate::log::{Access, Append, Ended, Log, Shape, ahead};
 use crate::segment::Segment;
 use crate::stats::ShardStats;
 use crate::types::{Durability, FlushPolicy, Offset, Pos, Prepare, Retention};
@@ -240,6 +240,10 @@ impl State {
         self.starved_free = None;
         while let Some(request) = arrivals.requests.pop_front() {
             let copied = request.copied();
+            let later = |ahead| arrivals.requests.get(ahead).map(|request: &Request| request.log);
+            if let Some(log) = ahead::expect(&self.logs, request.log, later) {
+                log.expect_append();
+            }
             if let Err((request, shortage)) = self.admit(request, &arrivals) {
                 self.note_shortage(shortage);
                 arrivals.requests.push_front(request);

@@ -4,7 +4,7 @@ use crate::command::FileHandle;
 use crate::error::Fault;
 use crate::index::Index;
 use crate::journal::LogId;
-use crate::log::{Append, Identity, Shape, Ticket};
+use crate::log::{Append, Identity, Shape, Ticket, ahead};
 use crate::types::{Incarnation, PartitionName};
 
 const BLOCK: u64 = 4096;
@@ -167,4 +167,26 @@ fn a_fenced_log_does_nothing_more() {
     let mut lost = 0;
     it.0.fence(Fault { operation: "a write", errno: 5 }, |_| lost += 1);
     assert_eq!((it.0.step(BOUNDS, true), lost), (Step::Wait, 1));
+}
+
+#[test]
+fn what_is_fetched_ahead_changes_nothing() {
+    let mut pair = log(FlushPolicy::Group);
+    for _ in 0..4 {
+        let (log, arena) = pair;
+        let seen = |log: &Log| (log.step(BOUNDS, true), log.watermarks(), log.end());
+        let before = seen(&log);
+        log.expect_append();
+        for start in [0, 1, 4095, 10_000, 1 << 30] {
+            log.expect_bytes(BASE, at(start));
+            log.expect_bytes(Offset::new(7), at(start));
+        }
+        let mut logs = [Some(Box::new(log))];
+        assert!(ahead::expect(&logs, LogId(1), |_| Some(LogId(0))).is_some());
+        assert!(ahead::expect(&logs, LogId(0), |_| Some(LogId(0))).is_none(), "it is at hand");
+        let log = *logs[0].take().expect("just put in");
+        assert_eq!(seen(&log), before);
+        pair = (log, arena);
+        append(&mut pair, 3000);
+    }
 }
