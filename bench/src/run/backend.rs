@@ -138,8 +138,8 @@ pub trait Instance {
 
 /// Reads what was acked.
 pub trait Reader: Send {
-    /// Appends whole batches of `partition` to `into`, from the one that holds `offset` on, at least one and up to
-    /// about `bytes_max`, base offsets filled in. Nothing if there is none yet. Never what was not acked.
+    /// Puts whole batches of `partition` into `into`, which is empty, from the one that holds `offset` on, at least one
+    /// and up to about `bytes_max`, base offsets filled in. Nothing if there is none yet. Never what was not acked.
     ///
     /// # Errors
     /// If it can't be read.

@@ -8,6 +8,7 @@ use std::task::{Context, Poll};
 use std::time::Duration;
 
 use anyhow::{Context as _, Result};
+use ringmain::error::ReadError;
 use ringmain::ring::backend::Backend as RingChoice;
 use ringmain::types::{FlushPolicy, Isolation, Offset, Prepare as Readied, WriteMode};
 use ringmain::{AppendFuture, Config, DiskTimes, LogHandle};
@@ -257,9 +258,18 @@ impl Reader for Logs {
         into: &mut Vec<u8>,
     ) -> Result<()> {
         let log = &self.logs[partition as usize];
-        let bytes = log.read_blocking(Offset::new(offset), bytes_max, self.isolation);
-        into.extend_from_slice(&bytes.context("the engine cannot read")?);
-        Ok(())
+        loop {
+            into.reserve(bytes_max);
+            let buffer = std::mem::take(into);
+            let (read, buffer) =
+                log.read_into_blocking(Offset::new(offset), buffer, self.isolation);
+            *into = buffer;
+            match read {
+                // One batch that is longer than what is asked for.
+                Err(ReadError::BufferTooSmall { needed, .. }) => into.reserve(needed),
+                read => return read.map(drop).context("the engine cannot read"),
+            }
+        }
     }
 
     fn damages(&self) -> Vec<String> {

@@ -34,10 +34,53 @@ pub(crate) async fn read(
     max_bytes: usize,
     isolation: Isolation,
 ) -> Result<Vec<u8>, ReadError> {
+    let mut out = Vec::new();
+    gather((cx, id), offset, Room::AtLeastOne(max_bytes), isolation, &mut out).await?;
+    Ok(out)
+}
+
+/// Reads batches into a buffer of a fixed capacity, in place of what is in it. Returns how many bytes.
+pub(crate) async fn read_into(
+    cx: &Context,
+    id: LogId,
+    offset: Offset,
+    buffer: &mut Vec<u8>,
+    isolation: Isolation,
+) -> Result<usize, ReadError> {
+    let room = Room::Fixed(buffer.capacity());
+    gather((cx, id), offset, room, isolation, buffer).await?;
+    Ok(buffer.len())
+}
+
+/// How many bytes of batches a reader takes.
+#[derive(Clone, Copy)]
+enum Room {
+    /// So many, or one batch if that is longer.
+    AtLeastOne(usize),
+    /// So many, whatever comes.
+    Fixed(usize),
+}
+
+impl Room {
+    fn bytes(self) -> usize {
+        let (Self::AtLeastOne(bytes) | Self::Fixed(bytes)) = self;
+        bytes
+    }
+}
+
+/// Puts batches into `out`, in place of what is in it.
+async fn gather(
+    (cx, id): (&Context, LogId),
+    offset: Offset,
+    room: Room,
+    isolation: Isolation,
+    out: &mut Vec<u8>,
+) -> Result<(), ReadError> {
     let _reader = Reader::new(cx, id);
     loop {
         let glance = Glance::begin(cx, id, offset).await;
-        let read = read_once(cx, id, offset, (max_bytes, isolation)).await;
+        out.clear();
+        let read = gather_once((cx, id), offset, room, isolation, out).await;
         if glance.holds(cx, id) {
             return read.map_err(|error| deleted(cx, id, (offset, isolation), error));
         }
@@ -57,27 +100,27 @@ fn deleted(
     }
 }
 
-async fn read_once(
-    cx: &Context,
-    id: LogId,
+async fn gather_once(
+    (cx, id): (&Context, LogId),
     offset: Offset,
-    (max_bytes, isolation): (usize, Isolation),
-) -> Result<Vec<u8>, ReadError> {
-    let mut out = Vec::new();
+    room: Room,
+    isolation: Isolation,
+    out: &mut Vec<u8>,
+) -> Result<(), ReadError> {
     let mut next = offset;
     loop {
-        let Some(place) = locate(cx, id, next, isolation)? else { return Ok(out) };
+        let Some(place) = locate(cx, id, next, isolation)? else { return Ok(()) };
         let before = out.len();
-        next = match collect((cx, id), place, next, max_bytes, &mut out).await {
+        next = match collect((cx, id), place, next, room, out).await {
             Ok(next) => next,
             // What is whole is given first: the next read begins at what is not.
-            Err(_) if !out.is_empty() => return Ok(out),
+            Err(_) if !out.is_empty() => return Ok(()),
             Err(error) => return Err(error),
         };
         // On to the next segment only if this one is used up and there is room.
-        let more = next >= place.limit && out.len() < max_bytes;
+        let more = next >= place.limit && out.len() < room.bytes();
         if !more || (out.len() == before && !out.is_empty()) {
-            return Ok(out);
+            return Ok(());
         }
     }
 }
@@ -88,9 +131,10 @@ async fn collect(
     (cx, id): (&Context, LogId),
     place: Place,
     from: Offset,
-    max_bytes: usize,
+    room: Room,
     out: &mut Vec<u8>,
 ) -> Result<Offset, ReadError> {
+    let max_bytes = room.bytes();
     let mut next = from;
     let place = seek(cx, id, place, from).await?;
     let mut walk = Walk::new(cx, id, place, (from, max_bytes.clamp(PAGE_BYTES, BATCH_BYTES_MAX)));
@@ -98,8 +142,13 @@ async fn collect(
         if extent.last < from {
             continue;
         }
-        if !out.is_empty() && out.len() + extent.bytes as usize > max_bytes {
-            return Ok(next);
+        if out.len() + extent.bytes as usize > max_bytes {
+            if !out.is_empty() {
+                return Ok(next);
+            }
+            if let Room::Fixed(given) = room {
+                return Err(ReadError::BufferTooSmall { needed: extent.bytes as usize, given });
+            }
         }
         let damaged = walk.damaged_at(extent.pos);
         let batch = walk.bytes(extent).await?;
@@ -163,21 +212,4 @@ impl Drop for Syncing {
             segment.syncing -= 1;
         }
     }
-}
-
-/// Reads whole batches into a buffer of a fixed capacity.
-pub(crate) async fn read_into(
-    cx: &Context,
-    id: LogId,
-    offset: Offset,
-    buffer: &mut Vec<u8>,
-    isolation: Isolation,
-) -> Result<usize, ReadError> {
-    let given = buffer.capacity();
-    let batches = read(cx, id, offset, given, isolation).await?;
-    if batches.len() > given {
-        return Err(ReadError::BufferTooSmall { needed: batches.len(), given });
-    }
-    buffer.extend_from_slice(&batches);
-    Ok(batches.len())
 }
