@@ -1,4 +1,5 @@
-//! The engine as clients see it: batches sent through [`LogHandle`] futures, memory taken back with each ack.
+//! The engine as clients see it: batches sent through [`LogHandle`] futures, the memory of small ones taken back once
+//! they are sent, that of others with their acks.
 
 use std::pin::Pin;
 

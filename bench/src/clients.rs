@@ -26,9 +26,9 @@ pub trait Target {
     /// Starts the next request of `client`.
     fn append(&mut self, client: u32) -> Self::Fut;
 
-    /// Called once a request of `client` is on its way: what it does not need any more can be taken back, and what the
-    /// next one needs can be made ready meanwhile, as a producer does that builds a batch while the one before is
-    /// under way.
+    /// Called once a request that was begun at an ack has left its waker and is on its way, or waits for room: what it
+    /// does not need any more can be taken back, and what the next one needs can be made ready meanwhile, as a
+    /// producer does that builds a batch while the one before is under way.
     fn under_way(&mut self, client: u32, request: Pin<&mut Self::Fut>) {
         let _ = (client, request);
     }

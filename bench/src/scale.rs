@@ -14,7 +14,8 @@ pub const QUANTILES: [(f64, &str); 9] = [
     (0.999_999_9, "99.99999"),
 ];
 
-/// Values from here on, and infinity, are drawn as this one: a spoilt file can hold any.
+/// Values from here on, and infinity, are drawn as this one, and those closer to 0 than one such part as 0: a spoilt
+/// file can hold any.
 const FAR: f64 = 1e300;
 
 /// How values are spread over an axis.
@@ -42,7 +43,7 @@ pub struct Axis {
 impl Axis {
     /// From 0 to at least `most`, which a round value ends.
     pub fn linear(most: f64) -> Self {
-        let max = if most > 0.0 {
+        let max = if most >= 1.0 / FAR {
             next_round(most.min(FAR), &[1.0, 1.5, 2.0, 2.5, 3.0, 4.0, 5.0, 6.0, 8.0, 10.0])
         } else {
             1.0
@@ -52,12 +53,16 @@ impl Axis {
 
     /// From 0 to exactly `most`.
     pub fn span(most: f64) -> Self {
-        Self { scale: Scale::Linear, min: 0.0, max: if most > 0.0 { most.min(FAR) } else { 1.0 } }
+        Self {
+            scale: Scale::Linear,
+            min: 0.0,
+            max: if most >= 1.0 / FAR { most.min(FAR) } else { 1.0 },
+        }
     }
 
     /// Around all from `least` to `most`, both above 0, ending at round values.
     pub fn log(least: f64, most: f64) -> Self {
-        let [least, most] = [least, most].map(|value| value.clamp(1.0 / FAR, FAR));
+        let [least, most] = [least, most].map(|value| value.clamp(1.0 / FAR, FAR / 10.0));
         let min = previous_round(least);
         let max = next_round(most * 1.0001, &[1.0, 2.0, 5.0, 10.0]).max(min * 2.0);
         Self { scale: Scale::Log, min, max }
@@ -163,8 +168,10 @@ mod tests {
 
     #[test]
     fn every_value_has_a_place() {
-        for most in [1e-310, 7.0, 1e299, 1e308, f64::INFINITY] {
-            for axis in [Axis::linear(most), Axis::span(most), Axis::log(1e-310, most)] {
+        for most in [5e-324, 1e-310, 1e-300, 7.0, 1e299, 1e300, 1e303, 1e308, f64::INFINITY] {
+            let logs = [Axis::log(1e-310, most), Axis::log(most, most)];
+            for axis in logs.into_iter().chain([Axis::linear(most), Axis::span(most)]) {
+                assert!(axis.max > axis.min && axis.ticks(6).len() < 1000, "{axis:?}");
                 for value in [-1e308, 0.0, 1e-310, 7.0, 1e308, f64::INFINITY] {
                     assert!(axis.share(value).is_finite(), "{value} on {axis:?}");
                 }

@@ -10,9 +10,6 @@ use crate::types::Pos;
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct NoMemory;
 
-/// Bytes that are asked for ahead: a small batch.
-const AHEAD_BYTES: usize = 256;
-
 #[derive(Debug)]
 struct Piece {
     base: Pos,
@@ -96,7 +93,7 @@ impl Window {
     pub(crate) fn expect_bytes(&self, start: Pos) {
         if let Some(last) = self.pieces.back().filter(|last| last.base <= start) {
             let at = last.chunk.as_ptr().wrapping_add(start.since(last.base) as usize);
-            cache::expect_writes(at, AHEAD_BYTES);
+            cache::expect_writes(at, cache::SMALL_BYTES);
         }
     }
 

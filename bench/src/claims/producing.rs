@@ -131,7 +131,10 @@ impl<'a> Unacked<'a> {
             Poll::Ready(output) => {
                 self.inner.acked(client, output)?;
             }
-            Poll::Pending => self.under_way.push_back((client, future)),
+            Poll::Pending => {
+                self.inner.under_way(client, Pin::new(&mut future));
+                self.under_way.push_back((client, future));
+            }
         }
         if self.under_way.len() > UNACKED_MAX
             && let Some((oldest, future)) = self.under_way.pop_front()

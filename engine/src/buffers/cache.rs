@@ -5,6 +5,9 @@ use std::ops::Deref;
 /// Bytes of a cache line.
 const LINE_BYTES: usize = 64;
 
+/// Bytes of a small batch that are asked for ahead: if it is longer, the processor sees where its copy leads.
+pub(crate) const SMALL_BYTES: usize = 256;
+
 /// What different cores write at the same time, on cache lines of its own: two, for a core fetches them in pairs.
 #[repr(align(128))]
 pub(crate) struct Apart<T>(pub(crate) T);

@@ -215,7 +215,7 @@ impl Journal {
     }
 
     /// The group's write is done. Groups that are durable by that, in order, are handed to `durable`, reference by
-    /// reference, each with a look at whose those behind it are.
+    /// reference, each with a look at whose those so many places behind it are.
     pub(crate) fn landed(
         &mut self,
         sequence: u64,
@@ -238,7 +238,7 @@ impl Journal {
             announced = announced.max(live.oldest_needed);
             let first = (live.first_reference - self.references_dropped) as usize;
             for at in first..first + live.references as usize {
-                let later = |ahead| self.references.get(at + 1 + ahead).map(|next| next.log);
+                let later = |ahead| self.references.get(at + ahead).map(|next| next.log);
                 durable(self.references[at], &later);
             }
         }

@@ -11,18 +11,19 @@ use crate::journal::LogId;
 use crate::segment::Segment;
 use crate::types::{Offset, Pos};
 
-/// How many places ahead the lines of a log itself are asked for: what they point to can be asked for once they are
-/// there.
-const FAR: usize = 5;
+/// The lines of a log itself are asked for so many places before it is its turn: what they point to can be asked for
+/// once they are there.
+const LOG_AHEAD: usize = 6;
 
-/// How many places ahead it is its active segment's.
-const NEAR: usize = 3;
+/// Then its active segment's.
+const SEGMENT_AHEAD: usize = 4;
 
-/// How many places ahead it is the bytes that the segment's lines point to.
-pub(crate) const NEXT: usize = 1;
+/// Then the bytes that the segment leads to.
+pub(crate) const BYTES_AHEAD: usize = 2;
 
-/// Asks for the memory of logs that are worked on soon: `later` says which one comes so many places behind the next.
-/// Returns the one for whose bytes it is time. Nothing is asked for the log that is worked on `now`: it is here.
+/// Asks for the memory of logs that are worked on soon. `later` says whose turn it is so many places behind the log
+/// that is worked on `now`, for which nothing is asked: it is here. Returns the one for whose bytes it is time, if the
+/// work is on bytes.
 #[inline]
 pub(crate) fn expect(
     logs: &[Option<Box<Log>>],
@@ -33,13 +34,13 @@ pub(crate) fn expect(
         let id = later(ahead).filter(|id| *id != now)?;
         logs.get(id.0 as usize)?.as_deref()
     };
-    if let Some(log) = other(FAR) {
+    if let Some(log) = other(LOG_AHEAD) {
         log.expect_fields();
     }
-    if let Some(log) = other(NEAR) {
+    if let Some(log) = other(SEGMENT_AHEAD) {
         log.expect_active();
     }
-    other(NEXT)
+    other(BYTES_AHEAD)
 }
 
 impl Log {
@@ -63,9 +64,9 @@ impl Log {
         if let Some(active) = self.tail.back() {
             cache::expect_writes(ptr::from_ref(active).cast(), size_of::<Segment>());
         }
-        if let Some(newest) = self.waiting.back() {
-            cache::expect_writes(ptr::from_ref(newest).cast(), 2 * size_of::<Waiting>());
-        }
+        let (waiting, _) = self.waiting.as_slices();
+        let newest = waiting.as_ptr().wrapping_add(waiting.len().saturating_sub(1));
+        cache::expect_writes(newest.cast(), 2 * size_of::<Waiting>());
     }
 
     /// Where the next small batch is put.
@@ -79,19 +80,6 @@ impl Log {
     pub(crate) fn expect_bytes(&self, base: Offset, start: Pos) {
         if let Some(active) = self.tail.back().filter(|active| active.base() == base) {
             active.window.expect_bytes(start);
-        }
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn nothing_is_asked_for_the_log_at_hand_or_one_that_is_gone() {
-        let logs = [None, None];
-        for later in [None, Some(LogId(0)), Some(LogId(1)), Some(LogId(u32::MAX))] {
-            assert!(expect(&logs, LogId(0), |_| later).is_none());
         }
     }
 }

@@ -124,7 +124,7 @@ impl State {
             && self.group.len() < GROUP_ENTRIES_MAX
         {
             let Some(id) = self.gathering.pop_front() else { break };
-            ahead::expect(&self.logs, id, |ahead| self.gathering.get(ahead).copied());
+            ahead::expect(&self.logs, id, |ahead| self.gathering.get(ahead - 1).copied());
             let bounds = self.settings.bounds;
             let Some(log) = self.log(id) else { continue };
             log.gathering = false;
@@ -271,12 +271,12 @@ impl State {
         true
     }
 
-    /// The lines of the logs whose bytes are copied after those of the first entry, and the next bytes.
+    /// Asks for what is copied after the bytes of the first entry.
     fn expect_copies(&self, group: &[Chosen]) {
-        let later = |ahead: usize| group.get(1 + ahead).map(|chosen| &chosen.reference);
+        let later = |ahead: usize| group.get(ahead).map(|chosen| &chosen.reference);
         let now = group[0].reference.log;
         let log = ahead::expect(&self.logs, now, |ahead| Some(later(ahead)?.log));
-        if let (Some(log), Some(at)) = (log, later(ahead::NEXT)) {
+        if let (Some(log), Some(at)) = (log, later(ahead::BYTES_AHEAD)) {
             log.expect_bytes(at.segment, at.start);
         }
     }

@@ -95,9 +95,6 @@ impl Arrivals {
     }
 }
 
-/// Bytes of the next batch that are fetched ahead.
-const AHEAD_BYTES: usize = 256;
-
 /// What an append came to.
 #[derive(Debug, PartialEq, Eq)]
 pub struct Appended {
@@ -294,7 +291,7 @@ impl<C> Inbox<C> {
         let (next_batch, next_request) = arrivals.next();
         self.leave_mail(door);
         // The shard's core read that memory last: it comes while the sender is busy with something else.
-        cache::expect_writes(next_batch, AHEAD_BYTES);
+        cache::expect_writes(next_batch, cache::SMALL_BYTES);
         cache::expect_writes(next_request.cast(), size_of::<Request>());
         Ok((ticket, buffer))
     }

@@ -240,7 +240,7 @@ impl State {
         self.starved_free = None;
         while let Some(request) = arrivals.requests.pop_front() {
             let copied = request.copied();
-            let later = |ahead| arrivals.requests.get(ahead).map(|request: &Request| request.log);
+            let later = |ahead: usize| Some(arrivals.requests.get(ahead - 1)?.log);
             if let Some(log) = ahead::expect(&self.logs, request.log, later) {
                 log.expect_append();
             }

@@ -170,7 +170,7 @@ fn a_fenced_log_does_nothing_more() {
 }
 
 #[test]
-fn what_is_fetched_ahead_changes_nothing() {
+fn any_log_and_any_place_can_be_fetched_ahead() {
     let mut pair = log(FlushPolicy::Group);
     for _ in 0..4 {
         let (log, arena) = pair;
@@ -184,6 +184,8 @@ fn what_is_fetched_ahead_changes_nothing() {
         let mut logs = [Some(Box::new(log))];
         assert!(ahead::expect(&logs, LogId(1), |_| Some(LogId(0))).is_some());
         assert!(ahead::expect(&logs, LogId(0), |_| Some(LogId(0))).is_none(), "it is at hand");
+        assert!(ahead::expect(&logs, LogId(1), |_| Some(LogId(u32::MAX))).is_none(), "no log");
+        assert!(ahead::expect(&logs, LogId(1), |_| None).is_none());
         let log = *logs[0].take().expect("just put in");
         assert_eq!(seen(&log), before);
         pair = (log, arena);

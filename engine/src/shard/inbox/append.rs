@@ -42,10 +42,12 @@ impl AppendFuture {
         Self { inbox, log, at, state: Sending::Unsent(batch), place: None }
     }
 
-    /// The batch's memory, empty, as soon as the append needs it no more: small batches, up to 4 KiB, are copied at the
-    /// first poll. One buffer then serves all small appends that are under way, and stays in its core's cache.
+    /// The batch's memory, empty, if the append needs it no more: a batch of up to 4 KiB is copied when it is sent,
+    /// which a poll does as soon as there is room. One buffer then serves all small appends under way. For those who
+    /// poll futures themselves: who awaits one has the memory in [`Appended::buffer`].
     ///
-    /// `None` before that, for larger batches, and once it was taken; [`Appended::buffer`] has no memory then.
+    /// `None` while the append waits for room, where the inbox had none for a copy, for larger batches, and once it was
+    /// taken. [`Appended::buffer`] has no memory if it was taken here.
     ///
     /// ```
     /// # use std::{future::Future, task::{Context, Waker}};
@@ -59,7 +61,7 @@ impl AppendFuture {
     ///     batch.add(-1, None, Some(value))?;
     ///     let mut append = Box::pin(log.append(batch.build()?));
     ///     assert!(append.as_mut().poll(&mut Context::from_waker(Waker::noop())).is_pending());
-    ///     buffer = append.take_buffer().expect("a small batch");
+    ///     buffer = append.take_buffer().unwrap_or_default();
     ///     under_way.push(append);
     /// }
     /// # engine.close()?;

@@ -13,9 +13,7 @@ impl Wake for Count {
 }
 
 fn send(inbox: &Inbox<()>, bytes: usize) -> Ticket {
-    let mut builder = BatchBuilder::new();
-    builder.add(0, None, Some(&vec![7; bytes])).unwrap();
-    inbox.send(LogId(0), builder.build().unwrap(), None, None).unwrap().0
+    inbox.send(LogId(0), batch(bytes), None, None).unwrap().0
 }
 
 #[test]
@@ -60,4 +58,47 @@ fn an_append_that_a_panic_took_along_is_ended_with_its_outcome_unknown() {
     };
     assert!(matches!(end(lost), Err(AppendError::Unknown(_))));
     assert_eq!(end(queued), Err(AppendError::Closed));
+}
+
+fn batch(bytes: usize) -> Batch {
+    let mut builder = BatchBuilder::new();
+    builder.add(0, None, Some(&vec![7; bytes])).unwrap();
+    builder.build().unwrap()
+}
+
+#[test]
+fn a_small_batch_is_copied_while_there_is_room_for_copies() {
+    let inbox: Inbox<()> = Inbox::new(1 << 30);
+    let mut copied = 0;
+    loop {
+        let small = batch(4000);
+        let bytes = small.as_bytes().len();
+        let (_, memory) = inbox.send(LogId(0), small, None, None).unwrap();
+        if memory.capacity() == 0 {
+            assert!(copied + bytes > COPIED_BYTES_MAX, "{copied} bytes and no more");
+            break;
+        }
+        assert!(memory.is_empty());
+        copied += bytes;
+        assert!(copied <= COPIED_BYTES_MAX);
+    }
+    let mut arrivals = Arrivals::with_room();
+    inbox.take(&mut arrivals);
+    assert_eq!(arrivals.copied.len(), copied);
+    assert!(matches!(arrivals.requests.back().unwrap().body, Body::Moved(_)));
+}
+
+#[test]
+fn an_append_that_waits_for_room_keeps_its_memory() {
+    let inbox = Arc::new(Inbox::new(1));
+    let mut cx = Context::from_waker(Waker::noop());
+    let mut append = || {
+        let mut future = AppendFuture::new(inbox.clone(), LogId(0), batch(100), None);
+        assert!(Pin::new(&mut future).poll(&mut cx).is_pending());
+        future
+    };
+    let (mut sent, mut waits) = (append(), append());
+    assert!(sent.take_buffer().is_some_and(|memory| memory.capacity() > 0));
+    assert_eq!(sent.take_buffer(), None, "taken");
+    assert_eq!(waits.take_buffer(), None, "its bytes are nowhere else");
 }
