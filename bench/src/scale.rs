@@ -14,8 +14,8 @@ pub const QUANTILES: [(f64, &str); 9] = [
     (0.999_999_9, "99.99999"),
 ];
 
-/// Values from here on, and infinity, are drawn as this one, and those closer to 0 than one such part as 0: a spoilt
-/// file can hold any.
+/// Numbers beyond this, or closer to 0 than its inverse, have no place of their own, and lie at the end that they are
+/// beyond: a spoilt file can hold any.
 const FAR: f64 = 1e300;
 
 /// How values are spread over an axis.

@@ -105,14 +105,16 @@ fn read_into_fills_what_it_was_given() {
         let memory = given.as_ptr();
         let (read, buffer) = log.read_into_blocking(Offset::new(3), given, Isolation::Durable);
         assert_eq!(read.unwrap(), buffer.len());
-        assert!(buffer.as_ptr() == memory && buffer.len() <= buffer.capacity(), "no other memory");
+        assert!(buffer.capacity() >= 5000 && buffer.len() <= 5000);
+        assert_eq!(buffer.as_ptr(), memory, "the memory that was given");
         let first = batches(&buffer).next().unwrap().unwrap();
         assert_eq!(first.base_offset().get(), 3);
         let given = Vec::with_capacity(100);
         let memory = given.as_ptr();
         let (read, buffer) = log.read_into_blocking(Offset::new(3), given, Isolation::Durable);
         assert!(matches!(read, Err(ReadError::BufferTooSmall { needed, .. }) if needed > 1000));
-        assert!(buffer.is_empty() && buffer.as_ptr() == memory, "the buffer comes back");
+        assert!(buffer.is_empty() && buffer.capacity() >= 100, "the buffer comes back");
+        assert_eq!(buffer.as_ptr(), memory);
     });
 }
 
