@@ -18,7 +18,7 @@ use crate::output::print;
 use crate::rawread::read_raw;
 use crate::site::Site;
 
-/// Bytes of a read: more than any batch of the load has.
+/// Bytes of a read.
 const READ_BYTES: usize = 4 << 20;
 
 /// Takes acks from standard input, opens the directory, reads it back, and prints what it found as JSON.
@@ -70,11 +70,9 @@ fn read_back(log: &LogHandle, checker: &mut Checker) -> Result<u64> {
     let partition = log.name().partition();
     let mut next = Offset::ZERO;
     let mut records = 0;
-    let mut bytes = Vec::with_capacity(READ_BYTES);
     loop {
-        let read;
-        (read, bytes) = log.read_into_blocking(next, bytes, Isolation::Durable);
-        read.with_context(|| format!("cannot read {} from {next}", log.name()))?;
+        let bytes = log.read_blocking(next, READ_BYTES, Isolation::Durable);
+        let bytes = bytes.with_context(|| format!("cannot read {} from {next}", log.name()))?;
         if bytes.is_empty() {
             return Ok(records);
         }
